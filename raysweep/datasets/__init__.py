@@ -1,0 +1,1 @@
+"""One file per data set: its files on disk -> a pack."""

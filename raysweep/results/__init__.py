@@ -1,0 +1,1 @@
+"""Parquet tables: schemas, writing, reading, SQL."""

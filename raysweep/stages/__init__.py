@@ -1,0 +1,1 @@
+"""Training loops in plain PyTorch; they know neither Ray nor the grid."""

@@ -1,0 +1,1 @@
+"""One file per downstream task: head, loss, metrics, evaluation."""
