@@ -1,0 +1,178 @@
+"""The tables a store holds, column by column: one place for names, types, units and meaning.
+
+Facts are written once by the worker that finds them (``stages``, ``epochs``, ``cases``); ``cells`` is written by the plan and
+says which grid point is which stage; ``trials`` and ``curves`` are views that join the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, Arrow type and meaning.
+
+    ``volatile`` marks what differs between two correct runs of the same stage (times, hosts, versions); everything else is
+    reproduced bit for bit on the same hardware.
+    """
+
+    name: str
+    type: pa.DataType
+    doc: str
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its name, meaning and columns."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema, with the documentation in the metadata."""
+        fields = [pa.field(c.name, c.type, metadata={"doc": c.doc}) for c in self.columns]
+        return pa.schema(
+            fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{SCHEMA_VERSION}"}
+        )
+
+    @property
+    def facts(self) -> list[str]:
+        """Names of the columns that two correct runs of the same stage share."""
+        return [c.name for c in self.columns if not c.volatile]
+
+
+_string, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_dictionary = pa.dictionary(pa.int32(), pa.string())
+_time = pa.timestamp("us", tz="UTC")
+
+CELLS = Table(
+    "cells",
+    "The grid points of a study and the stages that answer them; written by the plan.",
+    (
+        Column("study", _string, "name of the study"),
+        Column("cell", _string, "readable name of the grid point, unique in the study"),
+        Column("source", _dictionary, "name of the source: the chain that produced the encoder"),
+        Column("method", _dictionary, "pretraining method on the method axis; null where the source has none"),
+        Column("pretrain_epochs", _int, "epochs of the last pretraining; null where the source has none"),
+        Column("annotations", _int, "number of annotated training slices used"),
+        Column("annotations_asked", _string, "annotation count as the study writes it: 15, 5% or all"),
+        Column("seed", _int, "seed of the cell"),
+        Column("task", _dictionary, "name of the downstream task in the study"),
+        Column("backbone", _dictionary, "name of the encoder architecture in the study"),
+        Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
+        Column("stage", _string, "id of the finetune stage that answers this cell"),
+        Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+    ),
+)
+
+STAGES = Table(
+    "stages",
+    "One row per stage that has finished or failed: what it was, how it ended, what it cost.",
+    (
+        Column("stage", _string, "id of the stage: a hash of everything that determines its result"),
+        Column("kind", _dictionary, "pretrain or finetune"),
+        Column("status", _dictionary, "done or failed"),
+        Column("method", _dictionary, "pretraining method, or null for a finetune stage"),
+        Column("task", _dictionary, "kind of task (segmentation), or null for a pretrain stage"),
+        Column("pack", _string, "digest of the pack it trained on"),
+        Column("encoder", _dictionary, "timm name of the encoder"),
+        Column("parent", _string, "stage whose snapshot it started from; null if none"),
+        Column("parent_epoch", _int, "epoch of that snapshot"),
+        Column("seed", _int, "seed of the stage"),
+        Column("epochs", _int, "epochs trained"),
+        Column("steps", _int, "optimiser steps taken"),
+        Column("images", _int, "training images seen"),
+        Column("num_train", _int, "training slices in use"),
+        Column("best_epoch", _int, "epoch whose weights were tested"),
+        Column("metric", _dictionary, "name of the score, for example dice"),
+        Column("val_score", _float, "score of the best epoch on the validation split, 0 to 1"),
+        Column("test_score", _float, "score of the best epoch on the test split, 0 to 1"),
+        Column("config", _string, "canonical JSON that the id is the hash of"),
+        Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
+        Column("error", _string, "what made it fail: the exception's last line; null if done"),
+        Column("attempt", _int, "which attempt this was, from 1", volatile=True),
+        Column("started_at", _time, "when the attempt that ended it started", volatile=True),
+        Column("wall_s", _float, "seconds of training and evaluation, over all attempts", volatile=True),
+        Column("device", _string, "device it ran on: cpu, or the GPU's name", volatile=True),
+        Column("precision", _string, "arithmetic used: float32, bfloat16 or float16", volatile=True),
+        Column("threads", _int, "CPU threads used", volatile=True),
+        Column("host", _string, "host name of the node", volatile=True),
+        Column("versions", _string, "JSON: versions of raysweep, torch, timm and Python", volatile=True),
+    ),
+)
+
+EPOCHS = Table(
+    "epochs",
+    "Metrics by epoch, one row a value.",
+    (
+        Column("stage", _string, "id of the stage"),
+        Column("epoch", _int, "epoch, from 1; 0 is before training"),
+        Column("step", _int, "optimiser steps taken so far"),
+        Column("split", _dictionary, "train or val"),
+        Column("metric", _dictionary, "name of the metric: loss, dice, iou, lr, feature_std, ..."),
+        Column("value", _float, "value of the metric"),
+        Column("elapsed_s", _float, "seconds of training so far", volatile=True),
+    ),
+)
+
+CASES = Table(
+    "cases",
+    "Counts and scores per test slice and class; every average is a query over these.",
+    (
+        Column("stage", _string, "id of the finetune stage"),
+        Column("split", _dictionary, "test (or val)"),
+        Column("subject", _dictionary, "patient"),
+        Column("volume", _dictionary, "volume (3-D image) the slice belongs to"),
+        Column("frame", _int, "time frame of the volume, -1 if none"),
+        Column("slice_number", _int, "position of the slice in its volume"),
+        Column("class_index", _int, "label value"),
+        Column("class_name", _dictionary, "label's name"),
+        Column("tp", _int, "true positive pixels"),
+        Column("fp", _int, "false positive pixels"),
+        Column("fn", _int, "false negative pixels"),
+        Column("tn", _int, "true negative pixels"),
+        Column("dice", _float, "2 tp / (2 tp + fp + fn); null where the class is in neither mask"),
+        Column("iou", _float, "tp / (tp + fp + fn); null where the class is in neither mask"),
+    ),
+)
+
+SNAPSHOTS = Table(
+    "snapshots",
+    "Encoders that pretrain stages published.",
+    (
+        Column("stage", _string, "id of the pretrain stage"),
+        Column("epoch", _int, "epoch of the snapshot"),
+        Column("path", _string, "file below the store's root"),
+        Column("size_bytes", _int, "size of the file"),
+        Column("digest", _string, "sha256 of the file"),
+    ),
+)
+
+TABLES = {table.name: table for table in (CELLS, STAGES, EPOCHS, CASES, SNAPSHOTS)}
+
+VIEWS = {
+    "trials": (
+        "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
+        """
+        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed, c.task,
+               c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score, s.test_score,
+               s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
+        FROM cells c LEFT JOIN stages s ON s.stage = c.stage
+        """,
+    ),
+    "curves": (
+        "Validation and training metrics by epoch of every cell's finetune stage.",
+        """
+        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task, c.backbone, c.tuning,
+               e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
+        FROM cells c JOIN epochs e ON e.stage = c.stage
+        """,
+    ),
+}
