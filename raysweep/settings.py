@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -52,3 +54,37 @@ class Augmentation(Settings):
     """Probability that intensities above solarise_threshold are inverted."""
     solarise_threshold: float = Field(0.5, ge=0, le=1)
     """Intensity above which solarisation inverts."""
+
+
+class Backbone(Settings):
+    """An encoder architecture of timm."""
+
+    encoder: str
+    """timm architecture, without a pretrained tag: resnet50, convnext_tiny, ..."""
+    channels: int = Field(1, ge=1, le=16)
+    """Input channels; a pack must have as many."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Keyword arguments for the architecture, for example {pad_type: same, bn_eps: 0.001}."""
+
+
+class Optimisation(Settings):
+    """Optimiser and learning-rate schedule of a stage."""
+
+    optimiser: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
+    """Update rule."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate, used as it is: no scaling with the batch size."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay; not applied to biases and normalisation layers."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of sgd and lars; the first beta of adam and adamw."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Shape of the learning rate after warm-up: cosine decay to final_lr, or constant."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Epochs of linear warm-up from warmup_lr."""
+    warmup_lr: float = Field(0.0, ge=0)
+    """Learning rate at the first step of warm-up."""
+    final_lr: float = Field(0.0, ge=0)
+    """Learning rate that the cosine ends at."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest gradient norm; null for no clipping."""
