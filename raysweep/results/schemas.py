@@ -59,7 +59,9 @@ CELLS = Table(
         Column("study", _string, "name of the study"),
         Column("cell", _string, "readable name of the grid point, unique in the study"),
         Column("source", _dictionary, "name of the source: the chain that produced the encoder"),
-        Column("method", _dictionary, "pretraining method on the method axis; null where the source has none"),
+        Column(
+            "method", _dictionary, "pretraining method on the method axis; null where the source has none"
+        ),
         Column("pretrain_epochs", _int, "epochs of the last pretraining; null where the source has none"),
         Column("annotations", _int, "number of annotated training slices used"),
         Column("annotations_asked", _string, "annotation count as the study writes it: 15, 5% or all"),

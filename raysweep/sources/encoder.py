@@ -81,5 +81,3 @@ def count_parameters(module: nn.Module) -> int:
 def is_convolutional(encoder: Encoder) -> bool:
     """Whether the encoder takes any input size: it has no position embedding tied to one."""
     return not any("pos_embed" in name for name, _ in encoder.named_parameters())
-
-

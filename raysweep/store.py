@@ -1,0 +1,258 @@
+"""The store: every path below one root, atomic publishing, and the ledger of what is done.
+
+The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). Nothing outside this module builds a path::
+
+    store.json                          format version
+    packs/<name>-<recipe>.h5            packs built from a study's recipe
+    weights/<name>.safetensors          initial weights that stages read
+    ledger/<stage>.json                 how the stage ended: the one authority on what is done
+    resume/<stage>.pt                   training state of a stage that has not ended
+    snapshots/<stage>/<epoch>.safetensors
+    examples/<stage>.npz                a few test slices with their predictions
+    results/<table>/<part>.parquet      one part per stage (per study for cells)
+    driver.json                         which driver is running the store
+    reports/<study>/                    the page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pyarrow.fs as pafs
+
+from raysweep.errors import StoreError
+
+FORMAT_VERSION = 1
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """How a stage ended."""
+
+    stage: str
+    status: Literal["done", "failed"]
+    snapshots: tuple[int, ...] = ()
+    """Epochs whose snapshots are published."""
+    error: str | None = None
+    """Last line of the exception."""
+    traceback: str | None = None
+    attempt: int = 1
+    host: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON-like values."""
+        return {**self.__dict__, "snapshots": list(self.snapshots)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LedgerRecord:
+        """Rebuild a record; keys of newer versions are ignored."""
+        known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
+        return cls(**{**known, "snapshots": tuple(known.get("snapshots", ()))})
+
+
+class Store:
+    """One root for packs, snapshots, results and the ledger, shared by all studies.
+
+    Every write is atomic: a reader sees the whole file or none. On a local file system that is a rename; an object
+    store publishes an object when its upload completes.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = str(uri)
+        self._fs, self._root = _filesystem(self.uri)
+        self._local = isinstance(self._fs, pafs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return (Store, (self.absolute_uri,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    @property
+    def absolute_uri(self) -> str:
+        """The URI as other processes can open it: an absolute path for a local store."""
+        return self._root if self._local else self.uri
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder."""
+        return self._local
+
+    def prepare(self) -> Store:
+        """Create the root if it is new, check its format, and return the store.
+
+        Raises:
+            StoreError: if the root cannot be created or was written by a newer format.
+        """
+        try:
+            found = self.read_bytes("store.json")
+            if found is None:
+                self.write_bytes("store.json", json.dumps({"format": FORMAT_VERSION}).encode())
+                return self
+        except OSError as error:
+            raise StoreError(
+                f"store {self.uri}: cannot be opened or created: {error}. "
+                "Give a folder you may write to, or a URI such as s3://bucket/prefix."
+            ) from error
+        version = _parse(found, f"{self.uri}/store.json").get("format")
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"store {self.uri} has format {version!r}; this raysweep reads format {FORMAT_VERSION}. "
+                "Use the raysweep that wrote it, or another store."
+            )
+        return self
+
+    # ---- paths -------------------------------------------------------------------------------------------------
+
+    def local_path(self, path: str) -> Path:
+        """Return the file of a path below the root.
+
+        Raises:
+            StoreError: if the store is not local.
+        """
+        if not self._local:
+            raise StoreError(f"store {self.uri} is remote: {path} has no local file")
+        return Path(self._root) / path
+
+    @staticmethod
+    def snapshot_path(stage: str, epoch: int) -> str:
+        """Path of the encoder of a pretrain stage at one epoch."""
+        return f"snapshots/{stage}/{epoch:06d}.safetensors"
+
+    @staticmethod
+    def resume_path(stage: str) -> str:
+        """Path of the training state of a stage that has not ended."""
+        return f"resume/{stage}.pt"
+
+    @staticmethod
+    def examples_path(stage: str) -> str:
+        """Path of a finetune stage's example predictions."""
+        return f"examples/{stage}.npz"
+
+    @staticmethod
+    def part_path(table: str, part: str) -> str:
+        """Path of one Parquet part of a table."""
+        return f"results/{table}/{part}.parquet"
+
+    # ---- files -------------------------------------------------------------------------------------------------
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None if there is no such file."""
+        try:
+            with self._fs.open_input_stream(self._full(path)) as stream:
+                return cast(bytes, stream.read())
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Publish a file atomically, replacing any older version."""
+        if not self._local:
+            with self._fs.open_output_stream(self._full(path)) as stream:
+                stream.write(data)
+            return
+        with self.local_writer(path) as temporary:
+            temporary.write_bytes(data)
+
+    @contextmanager
+    def local_writer(self, path: str) -> Iterator[Path]:
+        """Yield a temporary local file that is published under ``path`` when the block ends without an error."""
+        target = self.local_path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def delete(self, path: str) -> None:
+        """Delete a file if it is there."""
+        if self.exists(path):
+            self._fs.delete_file(self._full(path))
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        info = self._fs.get_file_info(self._full(path))
+        return bool(info.type == pafs.FileType.File)
+
+    def list(self, folder: str) -> list[str]:
+        """Return the published files of a folder and its subfolders, below the root, sorted."""
+        selector = pafs.FileSelector(self._full(folder), recursive=True, allow_not_found=True)
+        prefix = len(self._root.rstrip("/")) + 1
+        return sorted(
+            info.path[prefix:]
+            for info in self._fs.get_file_info(selector)
+            if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
+        )
+
+    def full_path(self, path: str) -> str:
+        """Return the path as ``filesystem`` takes it."""
+        return self._full(path)
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The pyarrow file system the store lives on."""
+        return self._fs
+
+    # ---- ledger ------------------------------------------------------------------------------------------------
+
+    def record(self, record: LedgerRecord) -> None:
+        """Publish how a stage ended."""
+        self.write_bytes(f"ledger/{record.stage}.json", json.dumps(record.to_json(), sort_keys=True).encode())
+
+    def ledger(self) -> dict[str, LedgerRecord]:
+        """Return how every ended stage ended, by stage id."""
+        records = {}
+        for path in self.list("ledger"):
+            record = self.ledger_record(Path(path).stem)
+            if record is not None:
+                records[record.stage] = record
+        return records
+
+    def ledger_record(self, stage: str) -> LedgerRecord | None:
+        """Return how one stage ended, or None if it has not."""
+        path = f"ledger/{stage}.json"
+        data = self.read_bytes(path)
+        return None if data is None else LedgerRecord.from_json(_parse(data, f"{self.uri}/{path}"))
+
+    def forget(self, stage: str) -> None:
+        """Take a stage out of the ledger, so that the next launch runs it again."""
+        self.delete(f"ledger/{stage}.json")
+
+    def _full(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}"
+
+
+def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        filesystem, root = pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:
+        raise StoreError(
+            f"store {uri!r} cannot be opened: {error}. Allowed: a folder, or a URI with one of the schemes "
+            "file, s3, gs, abfs, hdfs."
+        ) from error
+    return filesystem, root
+
+
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise StoreError(
+            f"{where} is not valid JSON ({error}); delete it to have the stage run again"
+        ) from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{where} holds a {type(value).__name__}; a JSON object was expected")
+    return value
