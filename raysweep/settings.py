@@ -17,6 +17,9 @@ class Settings(BaseModel):
 
 Range = tuple[float, float]
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
+
 
 class Augmentation(Settings):
     """Random transformations of one view of a slice, each drawn per sample.
@@ -88,3 +91,35 @@ class Optimisation(Settings):
     """Learning rate that the cosine ends at."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; null for no clipping."""
+
+
+class Normalisation(Settings):
+    """What an encoder's input looks like: intensities scaled to [0, 1], minus mean, over standard deviation."""
+
+    mean: float = 0.5
+    """Mean subtracted, on the [0, 1] scale."""
+    std: float = Field(0.25, gt=0)
+    """Standard deviation divided by, on the [0, 1] scale."""
+
+
+class Training(Settings):
+    """How a task trains: length, batches, optimisation, augmentation, validation."""
+
+    epochs: int = Field(100, ge=1)
+    """Epochs; with steps: same an epoch has as many steps whatever the annotation count."""
+    batch_size: int = Field(16, ge=1)
+    """Slices per optimiser step."""
+    image_size: int = Field(224, ge=32, multiple_of=32)
+    """Side of the square training crops, in pixels."""
+    steps: Literal["same", "natural"] = "same"
+    """same: every trial takes the steps of the full annotated set, repeating its slices; natural: one pass an epoch."""
+    optimisation: Optimisation = Optimisation()
+    """Optimiser and schedule."""
+    augmentation: Augmentation = Augmentation(
+        crop_scale=(0.5, 1.0), jitter_p=0.5, brightness=0.2, contrast=0.2, blur_p=0.0
+    )
+    """Random transformations of training slices; masks follow the geometric ones."""
+    evaluate_every: int = Field(1, ge=1)
+    """Validate every that many epochs, and after the last one; the best validated epoch is tested."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward and backward pass."""

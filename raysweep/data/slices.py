@@ -1,0 +1,46 @@
+"""From pack rows to tensors: intensities scaled to [0, 1] by their volume, and normalised as the encoder expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raysweep.data.pack import Pack
+from raysweep.settings import Normalisation
+
+_MIN_RANGE = 1e-6
+
+
+def scaled_slice(pack: Pack, row: int) -> Tensor:
+    """Return one slice, (C, H, W) float32, with its volume's 0.5 and 99.5 intensity percentiles at 0 and 1; not clipped."""
+    low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
+    values = pack.image(row).astype(np.float32)
+    values -= low
+    values /= max(high - low, _MIN_RANGE)
+    return torch.from_numpy(values)
+
+
+def mask_of(pack: Pack, row: int) -> Tensor:
+    """Return the mask of one slice, (H, W) int64."""
+    return torch.from_numpy(pack.mask(row).astype(np.int64))
+
+
+def normalised(slices: Tensor, normalisation: Normalisation) -> Tensor:
+    """Return scaled slices as the encoder expects them, in channels_last memory order."""
+    values = (slices - normalisation.mean) / normalisation.std
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def same_shape_batches(
+    pack: Pack, rows: NDArray[np.int64], batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield rows in batches whose slices share one shape, so that whole slices can be stacked at native resolution."""
+    buckets = pack.index.bucket[rows]
+    for bucket in np.unique(buckets):
+        members = rows[buckets == bucket]
+        for first in range(0, len(members), batch_size):
+            yield members[first : first + batch_size]

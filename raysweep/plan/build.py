@@ -1,0 +1,240 @@
+"""Building the plan: cells from the axes, stages from the chains, snapshots from the lengths that share a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+from raysweep import registry
+from raysweep.errors import StudyError
+from raysweep.identity import content_id, file_digest
+from raysweep.plan.model import Cell, Kind, PackFacts, Parent, Plan, Stage
+from raysweep.study import PretrainStep, Study, WeightsStep
+
+IDENTITY_FORMAT = 1
+"""Part of every id: raise it when the meaning of a stage's configuration changes."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A grid point before its stages are known; method and length are None where they do not apply."""
+
+    source: str
+    method: str | None
+    length: int | None
+    asked: int | str
+    seed: int
+    task: str
+    backbone: str
+    tuning: Literal["full", "frozen"]
+
+
+def build_plan(study: Study, packs: Mapping[str, PackFacts]) -> Plan:
+    """Plan a study: every stage once, however many cells need it.
+
+    Args:
+        study: the validated study.
+        packs: facts of every pack the grid uses, by the study's names.
+
+    Raises:
+        StudyError: if the grid asks for what the packs do not hold.
+    """
+    builder = _Builder(study, packs)
+    cells = tuple(builder.cell(point) for point in _points(study))
+    return Plan(study, cells, builder.finished_stages(), builder.naive_epochs)
+
+
+def _points(study: Study) -> Iterator[_Point]:
+    grid = study.grid
+    for task in study.task_names:
+        for backbone in study.backbone_names:
+            for source in grid.source:
+                steps = [step.pretrain for step in study.sources[source] if step.pretrain]
+                methods = grid.method if any(s.method is None for s in steps) else [None]
+                lengths = grid.pretrain_epochs if any(s.epochs is None for s in steps) else [None]
+                for method in methods:
+                    for length in lengths:
+                        for asked in grid.annotations:
+                            for seed in grid.seed:
+                                for tuning in grid.tuning:
+                                    yield _Point(source, method, length, asked, seed, task, backbone, tuning)
+
+
+class _Builder:
+    """Collects stages by id while cells are walked."""
+
+    def __init__(self, study: Study, packs: Mapping[str, PackFacts]) -> None:
+        self.study = study
+        self.packs = packs
+        self.stages: dict[str, Stage] = {}
+        self.snapshots: dict[str, set[int]] = {}
+        self.naive_epochs: dict[Kind, int] = {"pretrain": 0, "finetune": 0}
+        self._chains: dict[tuple[Any, ...], tuple[dict[str, Any], tuple[str, ...], int]] = {}
+        self._tasks = {name: self._task(name) for name in study.task_names}
+        self._method = cache(self._method_config)
+        self._digest = cache(_weights_digest)
+
+    def cell(self, point: _Point) -> Cell:
+        """Return a grid point with its stages, adding those that are new."""
+        start, lineage, chain_epochs = self._chain(point)
+        task = self._tasks[point.task]
+        pack = self.packs[task.settings.pack]
+        available = pack.num_annotated[task.settings.annotate_by]
+        count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
+        self._check_channels(point.backbone, task.settings.pack)
+        config = {
+            **self._common("finetune", point.backbone, start),
+            "task": task.config,
+            "pack": pack.digest,
+            "annotations": count,
+            "seed": point.seed,
+            "tuning": point.tuning,
+        }
+        epochs = task.settings.training.epochs
+        cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
+        stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source))
+        self.naive_epochs["pretrain"] += chain_epochs
+        self.naive_epochs["finetune"] += epochs
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, lineage)
+        if stage not in self.stages or self.stages[stage].name == "":
+            self.stages[stage] = replace(self.stages[stage], name=cell.name)
+        return cell
+
+    def finished_stages(self) -> dict[str, Stage]:
+        """Return the stages with the snapshots that others need, parents first."""
+        return {
+            stage.id: replace(stage, snapshots=tuple(sorted(self.snapshots.get(stage.id, ()))))
+            for stage in self.stages.values()
+        }
+
+    def _chain(self, point: _Point) -> tuple[dict[str, Any], tuple[str, ...], int]:
+        """Return where a cell's fine-tuning starts, the pretrain stages before it, and their epochs."""
+        seed = self.study.pretraining.seed if self.study.pretraining.seeds == "one" else point.seed
+        key = (point.source, point.method, point.length, point.backbone, seed)
+        if key not in self._chains:
+            self._chains[key] = self._build_chain(point, seed)
+        return self._chains[key]
+
+    def _build_chain(self, point: _Point, seed: int) -> tuple[dict[str, Any], tuple[str, ...], int]:
+        steps = self.study.sources[point.source]
+        start = self._initial(steps[0].weights)
+        lineage: list[str] = []
+        total = 0
+        prefix = point.source
+        for step in steps[1:]:
+            assert step.pretrain is not None  # the schema allows nothing else after the first step
+            epochs = step.pretrain.epochs if step.pretrain.epochs is not None else point.length
+            method = step.pretrain.method if step.pretrain.method is not None else point.method
+            if not epochs or method is None:
+                continue  # a length of 0 is the source without this step
+            self._check_channels(point.backbone, step.pretrain.pack)
+            length = self._run_length(step.pretrain, epochs)
+            name = f"{point.backbone}/{prefix}/{method}@{step.pretrain.pack}/{length}ep"
+            stage = self._pretrain(step.pretrain.pack, method, length, point.backbone, start, seed, name, point.source)
+            self.snapshots.setdefault(stage, set()).add(epochs)
+            start = {"stage": stage, "epoch": epochs}
+            lineage.append(stage)
+            total += epochs
+        return start, tuple(lineage), total
+
+    def _run_length(self, step: PretrainStep, epochs: int) -> int:
+        """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""
+        shares = step.epochs is None and self.study.pretraining.schedule == "shared"
+        return max(self.study.grid.pretrain_epochs) if shares else epochs
+
+    def _pretrain(
+        self, pack: str, method: str, length: int, backbone: str, start: dict[str, Any], seed: int, name: str, source: str
+    ) -> str:
+        shared = self.study.pretraining
+        config = {
+            **self._common("pretrain", backbone, start),
+            "method": self._method(method),
+            "pack": self.packs[pack].digest,
+            "epochs": length,
+            "batch_size": shared.batch_size,
+            "image_size": shared.image_size,
+            "precision": shared.precision,
+            "seed": seed,
+        }
+        stage = self._add("pretrain", config, length, pack, self._weights_of(source))
+        self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
+        return stage
+
+    def _add(self, kind: Kind, config: dict[str, Any], epochs: int, pack: str, weights: dict[str, str]) -> str:
+        stage = content_id(config)
+        if stage not in self.stages:
+            start = config["start"]
+            parent = Parent(start["stage"], start["epoch"]) if "stage" in start else None
+            inputs = {"pack": self.packs[pack].path, **({} if parent else weights)}
+            self.stages[stage] = Stage(stage, kind, "", config, parent, epochs, inputs)
+        return stage
+
+    def _common(self, kind: Kind, backbone: str, start: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "format": IDENTITY_FORMAT,
+            "kind": kind,
+            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
+            "start": start,
+        }
+
+    def _initial(self, weights: WeightsStep | None) -> dict[str, Any]:
+        if weights is None:
+            return {"random": True}
+        facts: dict[str, Any] = {}
+        if weights.normalisation is not None:
+            facts["normalisation"] = weights.normalisation.model_dump(mode="json")
+        return {"weights": weights.timm or self._digest(str(weights.file)), **facts}
+
+    def _weights_of(self, source: str) -> dict[str, str]:
+        weights = self.study.sources[source][0].weights
+        return {} if weights is None or weights.file is None else {"weights": weights.file}
+
+    def _method_config(self, name: str) -> dict[str, Any]:
+        recipe = registry.load("methods", name).METHOD.recipe
+        return {"name": name, "recipe": recipe, "settings": self.study.method_settings(name).model_dump(mode="json")}
+
+    def _task(self, name: str) -> _TaskPlan:
+        settings = self.study.task_settings(name)
+        kind = self.study.tasks[name]["kind"]
+        recipe = registry.load("tasks", kind).TASK.recipe
+        config = {"kind": kind, "recipe": recipe, "settings": settings.model_dump(mode="json", exclude={"pack"})}
+        return _TaskPlan(settings, config)
+
+    def _check_channels(self, backbone: str, pack: str) -> None:
+        wanted, found = self.study.backbones[backbone].channels, self.packs[pack].num_channels
+        if wanted != found:
+            raise StudyError(
+                f"backbones.{backbone}.channels is {wanted}, but pack {pack!r} has {found} channel"
+                f"{'s' if found > 1 else ''} ({self.packs[pack].path}); they must be the same"
+            )
+
+
+@dataclass(frozen=True)
+class _TaskPlan:
+    settings: Any
+    config: dict[str, Any]
+
+
+def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
+    """Return an annotation count as a number of units."""
+    if isinstance(asked, int):
+        count = asked
+    elif asked == "all":
+        count = available
+    else:
+        count = max(1, round(available * float(asked.rstrip("%")) / 100))
+    if count > available or available == 0:
+        raise StudyError(
+            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s in its train split; "
+            f"allowed: 1 to {available}, a share such as 5%, or all"
+        )
+    return count
+
+
+def _weights_digest(file: str) -> str:
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise StudyError(f"weights file {file} cannot be read: {error.strerror or error}") from error

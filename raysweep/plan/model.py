@@ -1,0 +1,101 @@
+"""The values a plan consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raysweep.study import Study
+
+Kind = Literal["pretrain", "finetune"]
+Unit = Literal["slice", "volume", "subject"]
+
+
+@dataclass(frozen=True)
+class PackFacts:
+    """What planning needs to know of a pack, so that it need not read one."""
+
+    path: str
+    digest: str
+    num_channels: int
+    num_classes: int
+    num_train_slices: int
+    """Slices of the train split, annotated or not."""
+    num_annotated: Mapping[Unit, int]
+    """Annotated units of the train split."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The snapshot a stage starts from."""
+
+    stage: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of training, identified by everything that determines its result.
+
+    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish) and ``inputs`` (files to read) change
+    nothing in the result and are no part of it.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    config: Mapping[str, Any]
+    parent: Parent | None
+    epochs: int
+    inputs: Mapping[str, str]
+    snapshots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid and the stages that answer it."""
+
+    source: str
+    method: str | None
+    pretrain_epochs: int | None
+    annotations: int
+    annotations_asked: str
+    seed: int
+    task: str
+    backbone: str
+    tuning: str
+    stage: str
+    lineage: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Readable name, unique in a study."""
+        pretraining = [] if self.method is None else [self.method]
+        if self.pretrain_epochs is not None:
+            pretraining.append(f"{self.pretrain_epochs}ep")
+        parts = [self.task, self.backbone, self.source, *pretraining, f"n{self.annotations_asked}", f"s{self.seed}"]
+        if self.tuning != "full":
+            parts.append(self.tuning)
+        return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a study and its stages, parents before their dependents."""
+
+    study: Study
+    cells: tuple[Cell, ...]
+    stages: Mapping[str, Stage]
+    naive_epochs: Mapping[Kind, int] = field(default_factory=dict)
+    """Epochs of a grid that repeats the pretraining in every cell, by kind of stage."""
+
+    def children(self) -> dict[str, list[Stage]]:
+        """Return the dependents of every stage."""
+        found: dict[str, list[Stage]] = {stage: [] for stage in self.stages}
+        for stage in self.stages.values():
+            if stage.parent is not None:
+                found[stage.parent.stage].append(stage)
+        return found
+
+

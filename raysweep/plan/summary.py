@@ -1,0 +1,132 @@
+"""What a plan amounts to: counts, work, what sharing saves, and the tree of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from raysweep.plan.model import Plan, Stage
+from raysweep.store import LedgerRecord
+
+_MAX_LEAVES = 6
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """Counts and work of a plan; epochs are those of the stages, whatever their length in steps."""
+
+    study: str
+    num_cells: int
+    num_pretrain: int
+    num_finetune: int
+    num_done: int
+    num_failed: int
+    pretrain_epochs: int
+    finetune_epochs: int
+    naive_pretrain_epochs: int
+    naive_finetune_epochs: int
+
+    @property
+    def num_stages(self) -> int:
+        """Stages in all."""
+        return self.num_pretrain + self.num_finetune
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON-like values."""
+        return asdict(self)
+
+
+def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
+    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
+    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
+
+
+def summarise(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> PlanSummary:
+    """Count a plan's cells, stages and epochs, and what the ledger has of them."""
+    stages = plan.stages.values()
+    records = [ledger.get(stage.id) for stage in stages]
+    return PlanSummary(
+        study=plan.study.study,
+        num_cells=len(plan.cells),
+        num_pretrain=sum(stage.kind == "pretrain" for stage in stages),
+        num_finetune=sum(stage.kind == "finetune" for stage in stages),
+        num_done=sum(is_done(stage, record) for stage, record in zip(stages, records, strict=True)),
+        num_failed=sum(record is not None and record.status == "failed" for record in records),
+        pretrain_epochs=sum(stage.epochs for stage in stages if stage.kind == "pretrain"),
+        finetune_epochs=sum(stage.epochs for stage in stages if stage.kind == "finetune"),
+        naive_pretrain_epochs=plan.naive_epochs["pretrain"],
+        naive_finetune_epochs=plan.naive_epochs["finetune"],
+    )
+
+
+def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Any]:
+    """Return a plan as JSON-like values: the summary, every stage and every cell."""
+    return {
+        "summary": summarise(plan, ledger).to_json(),
+        "stages": [
+            {
+                "stage": stage.id,
+                "kind": stage.kind,
+                "name": stage.name,
+                "epochs": stage.epochs,
+                "parent": None if stage.parent is None else asdict(stage.parent),
+                "snapshots": list(stage.snapshots),
+                "done": is_done(stage, ledger.get(stage.id)),
+            }
+            for stage in plan.stages.values()
+        ],
+        "cells": [{"cell": cell.name, **asdict(cell), "lineage": list(cell.lineage)} for cell in plan.cells],
+    }
+
+
+def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> RenderableType:
+    """Draw a plan for the terminal: counts, work against the naive grid, and the tree of stages."""
+    s = summarise(plan, ledger)
+    lines = [
+        f"{s.study}: {s.num_cells} cells -> {s.num_stages} stages "
+        f"({s.num_pretrain} pretrain, {s.num_finetune} finetune), {s.num_done} done"
+        + (f", {s.num_failed} failed earlier" if s.num_failed else ""),
+        f"work: {s.pretrain_epochs} pretraining + {s.finetune_epochs} fine-tuning epochs; a grid that repeats the "
+        f"pretraining in every cell: {s.naive_pretrain_epochs} + {s.naive_finetune_epochs}",
+    ]
+    tree = Tree("stages")
+    children = plan.children()
+    for stage in plan.stages.values():
+        if stage.parent is None and stage.kind == "pretrain":
+            _branch(tree, stage, children, ledger)
+    _leaves(tree, [s for s in plan.stages.values() if s.parent is None and s.kind == "finetune"], ledger)
+    return Group(Text("\n".join(lines)), tree)
+
+
+def _branch(
+    tree: Tree, stage: Stage, children: Mapping[str, list[Stage]], ledger: Mapping[str, LedgerRecord]
+) -> None:
+    snapshots = ", ".join(str(epoch) for epoch in stage.snapshots)
+    branch = tree.add(f"{_mark(stage, ledger)} [bold]{stage.name}[/] (snapshots at {snapshots}) [dim]{stage.id[:8]}[/]")
+    for epoch in stage.snapshots:
+        at_epoch = [child for child in children[stage.id] if child.parent and child.parent.epoch == epoch]
+        twig = branch.add(f"epoch {epoch}")
+        for child in at_epoch:
+            if child.kind == "pretrain":
+                _branch(twig, child, children, ledger)
+        _leaves(twig, [child for child in at_epoch if child.kind == "finetune"], ledger)
+
+
+def _leaves(tree: Tree, stages: list[Stage], ledger: Mapping[str, LedgerRecord]) -> None:
+    for stage in stages[:_MAX_LEAVES]:
+        tree.add(f"{_mark(stage, ledger)} {stage.name} [dim]{stage.id[:8]}[/]")
+    if len(stages) > _MAX_LEAVES:
+        done = sum(is_done(stage, ledger.get(stage.id)) for stage in stages)
+        tree.add(f"[dim]... {len(stages)} finetune stages in all, {done} done[/]")
+
+
+def _mark(stage: Stage, ledger: Mapping[str, LedgerRecord]) -> str:
+    record = ledger.get(stage.id)
+    if is_done(stage, record):
+        return "[green]done[/]"
+    return "[red]failed[/]" if record is not None and record.status == "failed" else "[yellow]open[/]"

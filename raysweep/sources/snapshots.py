@@ -1,0 +1,113 @@
+"""Snapshots: the encoder of a pretrain stage at one epoch, as safetensors with what is needed to use it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from raysweep._version import __version__
+from raysweep.errors import StoreError
+from raysweep.settings import Backbone, Normalisation
+from raysweep.sources.encoder import Encoder, build_encoder
+from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_state_dict, read_stored_weights
+from raysweep.store import Store
+
+RANDOM_NORMALISATION = Normalisation()
+"""Input of an encoder that starts from random weights: the [0, 1] scale, roughly centred."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """An encoder to train on, and the input it expects."""
+
+    encoder: Encoder
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A published snapshot: its path below the store's root, size and digest."""
+
+    path: str
+    size_bytes: int
+    digest: str
+
+
+def write_snapshot(
+    store: Store, stage: str, epoch: int, encoder: Encoder, normalisation: Normalisation, config: Mapping[str, Any]
+) -> SnapshotFile:
+    """Publish an encoder with its architecture, input, epoch and the configuration of the stage it comes from."""
+    facts = {
+        "raysweep": __version__,
+        "timm": timm.__version__,
+        "torch": torch.__version__,
+        "backbone": encoder.backbone.model_dump_json(),
+        "normalisation": normalisation.model_dump_json(),
+        "stage": stage,
+        "epoch": str(epoch),
+        "config": json.dumps(config, sort_keys=True),
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
+    data = save_safetensors(tensors, facts)
+    path = store.snapshot_path(stage, epoch)
+    store.write_bytes(path, data)
+    return SnapshotFile(path, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def read_snapshot(store: Store, stage: str, epoch: int) -> Start:
+    """Rebuild the encoder of a snapshot.
+
+    Raises:
+        StoreError: if it is missing or corrupt.
+    """
+    path = store.snapshot_path(stage, epoch)
+    data = store.read_bytes(path)
+    if data is None:
+        raise StoreError(f"snapshot {store.uri}/{path} is missing; delete ledger/{stage}.json to have it made again")
+    try:
+        tensors = load_safetensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        backbone = Backbone.model_validate_json(header["backbone"])
+        normalisation = Normalisation.model_validate_json(header["normalisation"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"snapshot {store.uri}/{path} is corrupt: {error}. Delete it and ledger/{stage}.json to have it made again"
+        ) from error
+    encoder = build_encoder(backbone)
+    encoder.model.load_state_dict(tensors, strict=True)
+    return Start(encoder, normalisation)
+
+
+def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Start:
+    """Build the encoder a stage starts from: random weights, a weights file, weights in the store, or a snapshot.
+
+    Random weights come from torch's global generator, which the caller has seeded.
+
+    Args:
+        store: where snapshots and stored weights are.
+        config: configuration of the stage, with ``backbone`` and ``start``.
+        inputs: files of the stage; ``weights`` where it starts from a weights file.
+    """
+    start = config["start"]
+    if "stage" in start:
+        return read_snapshot(store, start["stage"], start["epoch"])
+    encoder = build_encoder(Backbone.model_validate(config["backbone"]))
+    if "weights" not in start:
+        return Start(encoder, RANDOM_NORMALISATION)
+    if file := inputs.get("weights"):
+        state, normalisation = read_state_dict(file), IMAGENET_GREY
+    else:
+        state, normalisation = read_stored_weights(store, start["weights"])
+    load_weights(encoder, state, name=file or start["weights"])
+    if "normalisation" in start:
+        normalisation = Normalisation.model_validate(start["normalisation"])
+    return Start(encoder, normalisation)

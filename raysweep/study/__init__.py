@@ -1,0 +1,26 @@
+"""The search-space schema: what a study file may say, and the errors when it says something else."""
+
+from raysweep.study.load import load_study, study_schema
+from raysweep.study.schema import (
+    Grid,
+    PackSource,
+    Pretraining,
+    PretrainStep,
+    Resources,
+    StageResources,
+    Study,
+    WeightsStep,
+)
+
+__all__ = [
+    "Grid",
+    "PackSource",
+    "PretrainStep",
+    "Pretraining",
+    "Resources",
+    "StageResources",
+    "Study",
+    "WeightsStep",
+    "load_study",
+    "study_schema",
+]

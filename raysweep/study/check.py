@@ -1,0 +1,161 @@
+"""Checks across a study's parts: names that must exist, settings of components, axes that must fit the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from raysweep import registry
+from raysweep.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from raysweep.study.schema import Study
+
+Problem = tuple[str, str]
+"""Where (a dotted key) and what."""
+
+
+def problems_of(study: Study) -> list[Problem]:
+    """Return everything in a study that does not fit together."""
+    return [*_source_problems(study), *_task_problems(study), *_method_problems(study), *_grid_problems(study)]
+
+
+def validation_problems(error: ValidationError, model: Any, prefix: str = "") -> list[Problem]:
+    """Turn a pydantic error into problems, with the nearest allowed key for an unknown one."""
+    problems = []
+    for item in error.errors(include_url=False):
+        location = tuple(item["loc"])
+        key = ".".join(str(part) for part in location if not _is_branch(part))
+        if item["type"] == "extra_forbidden":
+            allowed = _keys_at(model, location[:-1])
+            problems.append((prefix + key, f"unknown key.{did_you_mean(str(location[-1]), allowed)}{_listed(allowed)}"))
+        elif item["type"] == "missing":
+            problems.append((prefix + key, "is required"))
+        elif not location:
+            problems += [_split(line, prefix) for line in _message(item).splitlines()]
+        else:
+            problems.append((prefix + key, f"{_message(item)} (found {_short(item['input'])})"))
+    return problems
+
+
+def _split(line: str, prefix: str) -> Problem:
+    key, separator, message = line.partition(": ")
+    return (prefix + key, message) if separator else (prefix.rstrip("."), line)
+
+
+def _source_problems(study: Study) -> Iterator[Problem]:
+    for name, chain in study.sources.items():
+        for position, step in enumerate(chain):
+            if step.pretrain is None:
+                continue
+            where = f"sources.{name}.{position}.pretrain"
+            yield from _unknown(f"{where}.pack", step.pretrain.pack, study.packs)
+            if step.pretrain.method is not None:
+                yield from _unknown(f"{where}.method", step.pretrain.method, registry.names("methods"))
+    for name, pack in study.packs.items():
+        if pack.dataset is not None:
+            yield from _unknown(f"packs.{name}.dataset", pack.dataset, registry.names("datasets"))
+
+
+def _task_problems(study: Study) -> Iterator[Problem]:
+    for name, values in study.tasks.items():
+        where = f"tasks.{name}"
+        kind = values.get("kind")
+        if kind is None:
+            yield f"{where}.kind", f"is required: one of {', '.join(registry.names('tasks'))}"
+            continue
+        if problems := list(_unknown(f"{where}.kind", kind, registry.names("tasks"))):
+            yield from problems
+            continue
+        model = registry.load("tasks", kind).TASK.Settings
+        try:
+            settings = study.task_settings(name)
+        except ValidationError as error:
+            yield from validation_problems(error, model, f"{where}.")
+        else:
+            yield from _unknown(f"{where}.pack", settings.pack, study.packs)
+
+
+def _method_problems(study: Study) -> Iterator[Problem]:
+    for axis in study.grid.method:
+        yield from _unknown("grid.method", axis, registry.names("methods"))
+    for name in study.pretraining.methods:
+        where = f"pretraining.methods.{name}"
+        if problems := list(_unknown(where, name, registry.names("methods"))):
+            yield from problems
+            continue
+        try:
+            study.method_settings(name)
+        except ValidationError as error:
+            yield from validation_problems(error, registry.load("methods", name).METHOD.Settings, f"{where}.")
+
+
+def _grid_problems(study: Study) -> Iterator[Problem]:
+    grid = study.grid
+    for axis, allowed in (("source", study.sources), ("task", study.tasks), ("backbone", study.backbones)):
+        for name in getattr(grid, axis):
+            yield from _unknown(f"grid.{axis}", name, allowed)
+    steps = [
+        step.pretrain for name in grid.source if name in study.sources for step in study.sources[name] if step.pretrain
+    ]
+    for axis, attribute in (("method", "method"), ("pretrain_epochs", "epochs")):
+        taken = any(getattr(step, attribute) is None for step in steps)
+        if taken and not getattr(grid, axis):
+            yield f"grid.{axis}", f"is empty, but a source's pretrain step leaves its {attribute} to this axis"
+        if not taken and getattr(grid, axis):
+            yield (
+                f"grid.{axis}",
+                f"has values, but no source on the grid leaves its {attribute} to this axis; remove the axis or the "
+                f"steps' own {attribute}",
+            )
+
+
+def _unknown(where: str, name: str, allowed: Iterable[str]) -> Iterator[Problem]:
+    known = list(allowed)
+    if name not in known:
+        yield where, f"unknown name {name!r}.{did_you_mean(str(name), known)}{_listed(known)}"
+
+
+def _listed(allowed: Iterable[str]) -> str:
+    return f" Allowed: {', '.join(allowed)}."
+
+
+def _message(item: Any) -> str:
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_branch(part: Any) -> bool:
+    """pydantic adds the name of the union's branch to a location; a person never wrote it."""
+    return isinstance(part, str) and (part in {"int", "str", "float", "bool"} or part.startswith("function-"))
+
+
+def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Return the keys allowed at a location of a model, or none if the location is no model."""
+    schema = model.model_json_schema()
+    node = schema
+    for part in location:
+        node = _resolve(schema, node)
+        if isinstance(part, int):
+            node = node.get("items", {})
+        else:
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    return list(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], node: Any) -> dict[str, Any]:
+    """Follow references and nullable unions to the object behind them."""
+    while isinstance(node, dict):
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        elif "anyOf" in node:
+            node = next((option for option in node["anyOf"] if option.get("type") != "null"), {})
+        else:
+            return node
+    return {}

@@ -1,0 +1,143 @@
+"""Reading study files: safe YAML, overrides from the command line, and every error at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raysweep import registry
+from raysweep.errors import StudyError
+from raysweep.study.check import Problem, validation_problems
+from raysweep.study.schema import Study
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice, which YAML would silently let win."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Read and validate a study file.
+
+    Args:
+        path: the YAML file.
+        overrides: ``dotted.key=value`` texts applied to it, the value being YAML: ``grid.seed=[0,1]``.
+
+    Raises:
+        StudyError: naming the file and every key that is wrong, with what is allowed.
+    """
+    file = Path(path)
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506: a SafeLoader
+    except OSError as error:
+        raise StudyError(f"study file {file} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"study file {file} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise StudyError(f"study file {file} holds {type(document).__name__}; it must be a mapping of keys")
+    for override in overrides:
+        _apply(document, override)
+    return validate_study(_anchored(document, file.parent), str(file))
+
+
+def validate_study(document: dict[str, Any], where: str = "study") -> Study:
+    """Validate a study given as a mapping.
+
+    Raises:
+        StudyError: naming every key that is wrong, with what is allowed.
+    """
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        raise StudyError(_report(where, validation_problems(error, Study))) from error
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study file, with the settings of every task and method, for editors."""
+    schema = Study.model_json_schema()
+    tasks = [_with_kind(name) for name in registry.names("tasks")]
+    schema["properties"]["tasks"]["additionalProperties"] = {"anyOf": tasks}
+    methods = {
+        name: registry.load("methods", name).METHOD.Settings.model_json_schema() for name in registry.names("methods")
+    }
+    pretraining = schema["$defs"]["Pretraining"]["properties"]["methods"]
+    pretraining["properties"] = methods
+    pretraining["additionalProperties"] = False
+    definitions = schema["$defs"]
+    for part in (*tasks, *methods.values()):
+        definitions.update(part.pop("$defs", {}))
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _with_kind(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = registry.load("tasks", name).TASK.Settings.model_json_schema()
+    schema["properties"] = {"kind": {"const": name}, **schema["properties"]}
+    schema["required"] = ["kind", *schema.get("required", [])]
+    return schema
+
+
+def _report(where: str, problems: list[Problem]) -> str:
+    lines = "\n".join(f"  {key}: {message}" if key else f"  {message}" for key, message in problems)
+    count = f"{len(problems)} error" + ("s" if len(problems) > 1 else "")
+    return f"{where}: {count}\n{lines}"
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise StudyError(f"override {override!r} is not of the form key=value, such as grid.seed=[0,1]")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)  # noqa: S506: a SafeLoader
+    except yaml.YAMLError as error:
+        raise StudyError(f"override {key}: {text!r} is not valid YAML: {error}") from error
+    node = document
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            where = ".".join(parents[: depth + 1])
+            raise StudyError(f"override {key}: {where} is not a mapping in the study file")
+    node[last] = value
+
+
+def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make relative paths start at the study file's folder."""
+
+    def anchor(value: Any) -> Any:
+        return str((folder / Path(value).expanduser()).absolute()) if isinstance(value, str) else value
+
+    for pack in _dicts(document.get("packs")):
+        for key in ("file", "source"):
+            if key in pack:
+                pack[key] = anchor(pack[key])
+    sources = document.get("sources")
+    for chain in sources.values() if isinstance(sources, dict) else ():
+        for step in chain if isinstance(chain, list) else [chain]:
+            weights = step.get("weights") if isinstance(step, dict) else None
+            if isinstance(weights, dict) and "file" in weights:
+                weights["file"] = anchor(weights["file"])
+            elif isinstance(weights, str) and "/" in weights:
+                step["weights"] = anchor(weights)
+    return document
+
+
+def _dicts(mapping: Any) -> list[dict[str, Any]]:
+    return [value for value in mapping.values() if isinstance(value, dict)] if isinstance(mapping, dict) else []

@@ -1,0 +1,255 @@
+"""What a study file may say."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from raysweep import registry
+from raysweep.settings import Backbone, Normalisation, Precision, Settings
+from raysweep.study.check import problems_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("names take letters, digits and . _ + -, and start with a letter or digit")
+    return name
+
+
+def _checked_annotations(value: int | str) -> int | str:
+    if isinstance(value, int):
+        if value < 1:
+            raise ValueError("annotation counts are at least 1")
+        return value
+    if value == "all":
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ValueError("an annotation count is a number (15), a share (5%) or all")
+    return value
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands more than once on this axis")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+AnnotationCount = Annotated[int | str, AfterValidator(_checked_annotations)]
+
+
+class PackSource(Settings):
+    """Where a pack comes from: a finished file, or a data set that is packed into the store when it is first needed."""
+
+    file: str | None = None
+    """A pack written by `raysweep pack`; relative paths start at the study file's folder."""
+    dataset: str | None = None
+    """Packer that makes it (see `raysweep list datasets`), if there is no file."""
+    source: str | None = None
+    """Folder of the data set's files; synthetic data sets need none."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the packer."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> PackSource:
+        if (self.file is None) == (self.dataset is None):
+            raise ValueError("give either file (a finished pack) or dataset (a packer), not both and not neither")
+        if self.file is not None and (self.source or self.options):
+            raise ValueError("source and options belong to a dataset; a pack file needs neither")
+        return self
+
+
+class WeightsStep(Settings):
+    """Initial weights: a file, or a timm name with its tag."""
+
+    file: str | None = None
+    """A state dict (.pt, .pth, .th, .safetensors); relative paths start at the study file's folder."""
+    timm: str | None = None
+    """A timm name with its exact tag, such as resnet50.a1_in1k."""
+    normalisation: Normalisation | None = None
+    """Input the weights were trained on; by default ImageNet's for a file and timm's own record for a timm name."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> WeightsStep:
+        if (self.file is None) == (self.timm is None):
+            raise ValueError("give either file or timm")
+        if self.timm is not None and "." not in self.timm:
+            raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
+        return self
+
+
+class PretrainStep(Settings):
+    """One pretraining stage of a source."""
+
+    pack: str
+    """Pack to pretrain on: its train split, annotated or not."""
+    method: str | None = None
+    """Pretraining method; null takes the grid's method axis."""
+    epochs: int | None = Field(None, ge=0)
+    """Epochs; null takes the grid's pretrain_epochs axis."""
+
+
+class Step(Settings):
+    """One step of a source, written as `random`, `{weights: ...}` or `{pretrain: ...}`."""
+
+    random: bool = False
+    """Start from random weights."""
+    weights: WeightsStep | None = None
+    """Start from these weights."""
+    pretrain: PretrainStep | None = None
+    """Train on a pack."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if value == "random":
+            return {"random": True}
+        if isinstance(value, dict) and isinstance(value.get("weights"), str):
+            name = value["weights"]
+            is_file = "/" in name or name.endswith((".pt", ".pth", ".th", ".safetensors"))
+            return {**value, "weights": {"file" if is_file else "timm": name}}
+        if isinstance(value, str):
+            raise ValueError(f"a step is random, {{weights: ...}} or {{pretrain: ...}}, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Step:
+        if sum((self.random, self.weights is not None, self.pretrain is not None)) != 1:
+            raise ValueError("a step is exactly one of random, weights and pretrain")
+        return self
+
+
+def _as_chain(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _starts_once(steps: list[Step]) -> list[Step]:
+    for position, step in enumerate(steps):
+        if (step.pretrain is None) != (position == 0):
+            raise ValueError("a source starts with random or weights, and every further step is a pretrain")
+    return steps
+
+
+class Pretraining(Settings):
+    """What the pretrain stages of a study share."""
+
+    image_size: int = Field(224, ge=32, multiple_of=32)
+    """Side of the square views, in pixels."""
+    batch_size: int = Field(128, ge=2)
+    """Slices per optimiser step."""
+    schedule: Literal["shared", "own"] = "shared"
+    """shared: one run of the longest length, with snapshots; own: each length its own run and learning-rate schedule."""
+    seeds: Literal["one", "each"] = "one"
+    """one: a single pretraining with `seed`, shared by all seeds of the grid; each: one pretraining per seed."""
+    seed: int = Field(0, ge=0)
+    """Seed of the pretraining where seeds is one."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward and backward pass."""
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings by method, where they differ from the method's defaults."""
+
+
+class Grid(Settings):
+    """The axes. Cells are their product; where an axis does not apply to a source, its cells collapse to one."""
+
+    source: Annotated[list[Name], AfterValidator(_unique)] = Field(min_length=1)
+    """Names of sources."""
+    method: Annotated[list[str], AfterValidator(_unique)] = Field(default_factory=list)
+    """Pretraining methods, for the steps that name none."""
+    pretrain_epochs: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)] = Field(default_factory=list)
+    """Pretraining lengths, for the steps that name none; 0 is the source without that step."""
+    annotations: Annotated[list[AnnotationCount], AfterValidator(_unique)] = Field(min_length=1)
+    """Annotation counts: numbers, shares such as 5%, or all."""
+    seed: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)] = Field(min_length=1)
+    """Seeds: each draws its annotation subset, initial weights and training order."""
+    task: Annotated[list[Name], AfterValidator(_unique)] = Field(default_factory=list)
+    """Names of tasks; empty for all of the study's."""
+    backbone: Annotated[list[Name], AfterValidator(_unique)] = Field(default_factory=list)
+    """Names of backbones; empty for all of the study's."""
+    tuning: Annotated[list[Literal["full", "frozen"]], AfterValidator(_unique)] = Field(default=["full"], min_length=1)
+    """What fine-tuning trains: the whole network, or all but the encoder."""
+
+
+class StageResources(Settings):
+    """What one stage asks of a node."""
+
+    cpus: float = Field(1.0, gt=0)
+    """CPU cores; the stage computes with as many threads, at least one."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs; fractions share one."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Main memory in gigabytes; null asks for none."""
+    custom: dict[str, float] = Field(default_factory=dict)
+    """Custom Ray resources."""
+
+
+class Resources(Settings):
+    """What stages ask of a node, by kind, and how often a stage is tried."""
+
+    pretrain: StageResources = StageResources()
+    """For each pretrain stage."""
+    finetune: StageResources = StageResources()
+    """For each finetune stage."""
+    attempts: int = Field(2, ge=1)
+    """Attempts per stage and launch before it counts as failed."""
+
+
+class Study(Settings):
+    """A study: packs, sources, tasks, and the grid over them."""
+
+    study: Name
+    """Name of the study; its tables and report carry it."""
+    description: str = ""
+    """What the study asks, for the report."""
+    packs: dict[Name, PackSource] = Field(min_length=1)
+    """The data, by name."""
+    backbones: dict[Name, Backbone] = Field(min_length=1)
+    """Encoder architectures, by name."""
+    sources: dict[Name, Annotated[list[Step], AfterValidator(_starts_once)]] = Field(min_length=1)
+    """Chains that produce encoders, by name: `random`, `{weights: ...}`, then any number of `{pretrain: ...}`."""
+    pretraining: Pretraining = Pretraining()
+    """What the pretrain stages share."""
+    tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
+    """Downstream tasks, by name: `kind` and that kind's settings."""
+    grid: Grid
+    """The axes."""
+    resources: Resources = Resources()
+    """What stages ask of a node."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_steps(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("sources"), dict):
+            return {**value, "sources": {name: _as_chain(chain) for name, chain in value["sources"].items()}}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if problems := problems_of(self):
+            raise ValueError("\n".join(f"{key}: {message}" for key, message in problems))
+        return self
+
+    @property
+    def task_names(self) -> list[str]:
+        """Tasks on the grid's task axis."""
+        return self.grid.task or list(self.tasks)
+
+    @property
+    def backbone_names(self) -> list[str]:
+        """Backbones on the grid's backbone axis."""
+        return self.grid.backbone or list(self.backbones)
+
+    def task_settings(self, name: str) -> Any:
+        """Return the validated settings of one task."""
+        values = {key: value for key, value in self.tasks[name].items() if key != "kind"}
+        return registry.load("tasks", self.tasks[name]["kind"]).TASK.Settings.model_validate(values)
+
+    def method_settings(self, name: str) -> Any:
+        """Return the validated settings of one pretraining method."""
+        return registry.load("methods", name).METHOD.Settings.model_validate(self.pretraining.methods.get(name, {}))
