@@ -1,0 +1,128 @@
+"""Resampling of whole batches: crop and resize, rotation, blur, and the nearest sampling that masks follow.
+
+Shapes: B batch, C channels, H and W of a source slice, S side of the square output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop_resize(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crop each slice to its box and resize it by antialiased bilinear interpolation, slice after slice.
+
+    Args:
+        slices: B tensors (C, H, W) float32, of any mix of shapes, on the CPU.
+        boxes: (B, 4) int64: first row, first column, height and width in pixels.
+        size: S.
+
+    Returns:
+        (B, C, S, S) float32.
+    """
+    out = torch.empty(len(slices), slices[0].shape[0], size, size)
+    for i, (y0, x0, h, w) in enumerate(boxes.tolist()):
+        crop = slices[i][:, y0 : y0 + h, x0 : x0 + w]
+        if (h, w) != (size, size):
+            crop = F.interpolate(crop[None], size=(size, size), mode="bilinear", antialias=True)[0]
+        out[i] = crop
+    return out
+
+
+def crop_resize_by_matmul(
+    slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int, device: torch.device
+) -> Tensor:
+    """Do what ``crop_resize`` does as two batched matrix products, which keep a GPU busy.
+
+    A stacked (B, C, H, W) tensor that is already on ``device`` is used where it lies; of slices elsewhere
+    only the crops are copied, in one transfer.
+    """
+    if not (isinstance(slices, Tensor) and slices.device == device):
+        slices, boxes = _stack_crops(slices, boxes, device)
+    y0, x0, h, w = boxes.to(device).unbind(1)
+    rows = _resize_operator(y0, h, slices.shape[2], size)
+    columns = _resize_operator(x0, w, slices.shape[3], size)
+    return rows[:, None] @ slices @ columns[:, None].transpose(2, 3)
+
+
+def _stack_crops(
+    slices: Sequence[Tensor] | Tensor, boxes: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the crops zero-padded to one shape on ``device``, and their boxes in it."""
+    height, width = int(boxes[:, 2].max()), int(boxes[:, 3].max())
+    stack = torch.zeros(len(slices), slices[0].shape[0], height, width, pin_memory=device.type == "cuda")
+    for i, (y0, x0, h, w) in enumerate(boxes.tolist()):
+        stack[i, :, :h, :w] = slices[i][:, y0 : y0 + h, x0 : x0 + w]
+    moved = boxes.clone()
+    moved[:, :2] = 0
+    return stack.to(device, non_blocking=True), moved
+
+
+def _resize_operator(start: Tensor, length: Tensor, num_in: int, num_out: int) -> Tensor:
+    """Return (B, num_out, num_in) rows of the triangle filter, each summing to 1 within its crop."""
+    scale = (length / num_out)[:, None, None].float()
+    position = torch.arange(num_in, device=start.device)
+    inside = (position >= start[:, None]) & (position < (start + length)[:, None])
+    from_start = (position - start[:, None] + 0.5)[:, None, :]
+    centre = (torch.arange(num_out, device=start.device) + 0.5)[None, :, None] * scale
+    # Below one source pixel per output pixel the filter keeps the width of a source pixel: plain bilinear.
+    weights = (1 - (from_start - centre).abs() / scale.clamp(min=1)).clamp_(min=0) * inside[:, None]
+    return weights / weights.sum(2, keepdim=True)
+
+
+def crop_resize_nearest(masks: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crop B masks (H, W) of an integer type to their boxes; resize them to (B, S, S) by nearest pixel."""
+    out = torch.empty(len(masks), size, size, dtype=masks[0].dtype, device=masks[0].device)
+    grid = torch.arange(size, device=out.device) * 2 + 1
+    for i, (y0, x0, h, w) in enumerate(boxes.tolist()):
+        if (h, w) == (size, size):
+            out[i] = masks[i][y0 : y0 + h, x0 : x0 + w]
+        else:
+            # Integer form of floor((i + 1/2) h / S): the pixel under the centre of output pixel i.
+            rows, columns = y0 + grid * h // (2 * size), x0 + grid * w // (2 * size)
+            out[i] = masks[i].index_select(0, rows).index_select(1, columns)
+    return out
+
+
+def rotate(x: Tensor, angle_deg: Tensor, mode: str) -> Tensor:
+    """Rotate (B, C, S, S) about the centre, anticlockwise by (B,) degrees; what comes from outside is 0.
+
+    Args:
+        mode: 'bilinear' for images, 'nearest' for masks held as float32.
+    """
+    angle = torch.deg2rad(angle_deg.double())
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack((torch.stack((cos, -sin, zero), 1), torch.stack((sin, cos, zero), 1)), 1)
+    grid = F.affine_grid(matrix.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def blur(x: Tensor, sigma_px: Tensor, radius_px: int) -> Tensor:
+    """Blur (B, C, S, S) with a Gaussian of (B,) sigma cut off at ``radius_px``; borders reflect."""
+    size = x.shape[-1]
+    radius_px = min(radius_px, size - 1)
+    offsets = torch.arange(-radius_px, radius_px + 1, device=x.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px.to(x)[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    # As matrices, because padding by reflection and scatter_add have no deterministic form on every device.
+    operator = (kernel @ _shift_matrices(size, radius_px, x.device)).view(-1, 1, size, size)
+    return operator @ x @ operator.transpose(2, 3)
+
+
+@lru_cache(maxsize=8)
+def _shift_matrices(size: int, radius: int, device: torch.device) -> Tensor:
+    """Return (2 radius + 1, size * size): for each offset the matrix that reads a reflected signal there."""
+    source = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
+    last = size - 1
+    source = last - (last - source.abs()).abs()
+    return F.one_hot(source, size).float().flatten(1).to(device)
+
+
+def blur_radius_px(max_sigma_px: float) -> int:
+    """Return the radius that holds a Gaussian of ``max_sigma_px``: three standard deviations."""
+    return max(1, math.ceil(3 * max_sigma_px))
