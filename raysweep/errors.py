@@ -22,6 +22,10 @@ class WeightsError(RaysweepError):
     """Weights that are missing, unreadable, or do not fit the encoder."""
 
 
+class StageError(RaysweepError):
+    """A stage that cannot go on: its loss is not finite, or the device lacks what it asks for."""
+
+
 class StoreError(RaysweepError):
     """A store that cannot be opened, or that another driver is using."""
 

@@ -204,6 +204,10 @@ class Store:
         """The pyarrow file system the store lives on."""
         return self._fs
 
+    def snapshot_epochs(self, stage: str) -> tuple[int, ...]:
+        """Return the epochs of a pretrain stage whose snapshots are published, ascending."""
+        return tuple(int(Path(path).stem) for path in self.list(f"snapshots/{stage}"))
+
     # ---- ledger ------------------------------------------------------------------------------------------------
 
     def record(self, record: LedgerRecord) -> None:

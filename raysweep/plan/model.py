@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from raysweep.study import Study
@@ -99,3 +100,15 @@ class Plan:
         return found
 
 
+
+
+def stage_to_json(stage: Stage) -> str:
+    """Return a stage as JSON text, as executors hand it to their workers."""
+    return json.dumps({**asdict(stage), "config": stage.config, "inputs": dict(stage.inputs)})
+
+
+def stage_from_json(text: str) -> Stage:
+    """Rebuild a stage from ``stage_to_json``."""
+    values = json.loads(text)
+    parent = None if values["parent"] is None else Parent(**values["parent"])
+    return Stage(**{**values, "parent": parent, "snapshots": tuple(values["snapshots"])})

@@ -33,18 +33,9 @@ class Start:
     normalisation: Normalisation
 
 
-@dataclass(frozen=True)
-class SnapshotFile:
-    """A published snapshot: its path below the store's root, size and digest."""
-
-    path: str
-    size_bytes: int
-    digest: str
-
-
 def write_snapshot(
     store: Store, stage: str, epoch: int, encoder: Encoder, normalisation: Normalisation, config: Mapping[str, Any]
-) -> SnapshotFile:
+) -> None:
     """Publish an encoder with its architecture, input, epoch and the configuration of the stage it comes from."""
     facts = {
         "raysweep": __version__,
@@ -57,10 +48,14 @@ def write_snapshot(
         "config": json.dumps(config, sort_keys=True),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-    data = save_safetensors(tensors, facts)
+    store.write_bytes(store.snapshot_path(stage, epoch), save_safetensors(tensors, facts))
+
+
+def snapshot_facts(store: Store, stage: str, epoch: int) -> dict[str, Any]:
+    """Return a published snapshot's path, size and digest: columns of the snapshots table."""
     path = store.snapshot_path(stage, epoch)
-    store.write_bytes(path, data)
-    return SnapshotFile(path, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}")
+    data = store.read_bytes(path) or b""
+    return {"path": path, "size_bytes": len(data), "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"}
 
 
 def read_snapshot(store: Store, stage: str, epoch: int) -> Start:

@@ -1,1 +1,5 @@
-"""One file per downstream task: head, loss, metrics, evaluation."""
+"""One file per downstream task; ``_task`` says what a task is."""
+
+from raysweep.tasks._task import Evaluation, Task, TaskSettings
+
+__all__ = ["Evaluation", "Task", "TaskSettings"]

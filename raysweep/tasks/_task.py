@@ -29,6 +29,8 @@ class TaskSettings(Settings):
 
     pack: str
     """Pack of the task."""
+    metric: str
+    """Name of the score that decides which epoch is best and that results report."""
     annotate_by: Literal["slice", "volume", "subject"] = "slice"
     """What annotation counts count."""
     nested: bool = True

@@ -1,0 +1,167 @@
+"""A finetune stage: one task, trained from one encoder on one annotation subset, tested at its best validated epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysweep import registry
+from raysweep.data.augment import apply, draw
+from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.subsets import annotation_subset, row_names
+from raysweep.plan import Stage
+from raysweep.results.examples import write_examples
+from raysweep.results.write import write_part
+from raysweep.sources.snapshots import build_start
+from raysweep.stages.loop import TrainingLoop
+from raysweep.stages.optimisation import build_optimiser
+from raysweep.stages.runtime import Runtime
+from raysweep.store import Store
+from raysweep.tasks import Task
+
+NUM_EXAMPLES = 4
+"""Test slices whose predictions are kept for the report."""
+
+
+class FinetuneLoop(TrainingLoop):
+    """Fine-tunes an encoder on a task.
+
+    Shapes: B batch, C channels, S side of a training crop, K classes.
+    """
+
+    def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
+        super().__init__(stage, store, runtime, attempt)
+        kind: type[Task] = registry.load("tasks", self.config["task"]["kind"]).TASK
+        self.settings = kind.Settings.model_validate({**self.config["task"]["settings"], "pack": str(self.pack.path)})
+        self.training = self.settings.training
+        self.rows = annotation_subset(
+            self.pack,
+            self.config["annotations"],
+            unit=self.settings.annotate_by,
+            nested=self.settings.nested,
+            seed=self.config["seed"],
+        )
+        start = build_start(store, self.config, stage.inputs)
+        self.normalisation = start.normalisation
+        self.task = kind(self.settings, start.encoder, self.pack)
+        self.task.check_pack()
+        self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.frozen = self.config["tuning"] == "frozen"
+        self.task.encoder_module().requires_grad_(not self.frozen)
+        self.optimiser = build_optimiser(self._trainable(), self.training.optimisation)
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
+        self.steps_per_epoch = self._steps_per_epoch()
+        self.best_epoch = 0
+        self.best_score = -math.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def _steps_per_epoch(self) -> int:
+        full = len(self.pack.select(split="train", annotated=True))
+        slices = full if self.training.steps == "same" else len(self.rows)
+        return math.ceil(slices / self.training.batch_size)
+
+    def train_epoch(self) -> dict[str, float]:
+        """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as it takes."""
+        self.network.train()
+        if self.frozen:
+            self.task.encoder_module().eval()
+        order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
+        total = torch.zeros((), device=self.runtime.device)
+        rate = 0.0
+        for batch in order.split(self.training.batch_size):
+            rate = self.set_learning_rate(self.optimiser, self.training.optimisation, self.steps_per_epoch)
+            total += self._step(batch)
+        return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
+
+    def _draw_order(self, num_samples: int) -> Tensor:
+        """Return positions in the subset: whole random orders, one after another, cut to length."""
+        rounds = math.ceil(num_samples / len(self.rows))
+        orders = [torch.randperm(len(self.rows), generator=self.generator) for _ in range(rounds)]
+        return torch.cat(orders)[:num_samples]
+
+    def _step(self, batch: Tensor) -> Tensor:
+        slices, masks = self._augmented(batch)
+        with self.runtime.autocast():
+            output = self.network(slices)
+        loss = self.task.loss(output, masks)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.training.optimisation.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self._trainable(), self.training.optimisation.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.history.step += 1
+        self.history.images += len(batch)
+        return loss.detach()
+
+    def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
+        rows = [int(row) for row in self.rows[batch.numpy()]]
+        slices = [scaled_slice(self.pack, row) for row in rows]
+        masks = [mask_of(self.pack, row) for row in rows]
+        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
+        parameters = draw(self.training.augmentation, shapes, self.generator)
+        device = self.runtime.device
+        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
+        return normalised(images, self.normalisation), labels
+
+    def _predict(self, slices: Tensor) -> Tensor:
+        with torch.inference_mode(), self.runtime.autocast():
+            output: Tensor = self.network(normalised(slices.to(self.runtime.device), self.normalisation))
+        return output.float()
+
+    def end_epoch(self) -> tuple[int, ...]:
+        """Validate where the study asks for it, and keep the weights of the best epoch."""
+        epoch = self.history.epoch
+        if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
+            return ()
+        self.network.eval()
+        evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
+        self.history.add("val", {"score": evaluation.score, **evaluation.metrics})
+        if evaluation.score > self.best_score:
+            self.best_epoch, self.best_score = epoch, evaluation.score
+            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """Return the network's, optimiser's and scaler's state, and the best epoch so far."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best": {"epoch": self.best_epoch, "score": self.best_score, "weights": self.best_weights},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        best = state["best"]
+        self.best_epoch, self.best_score, self.best_weights = best["epoch"], best["score"], best["weights"]
+
+    def conclude(self) -> dict[str, Any]:
+        """Test the best epoch and publish its cases and examples."""
+        self.network.load_state_dict(self.best_weights)
+        self.network.eval()
+        rows = self.pack.select(split="test", annotated=True)
+        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        stage = self.stage.id
+        write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
+        write_examples(self.store, stage, evaluation.examples)
+        return {
+            "num_train": len(self.rows),
+            "best_epoch": self.best_epoch,
+            "metric": self.settings.metric,
+            "val_score": self.best_score,
+            "test_score": evaluation.score,
+            "train_subset": row_names(self.pack, self.rows),
+        }

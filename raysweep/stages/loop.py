@@ -1,0 +1,184 @@
+"""The epoch loop that both kinds of stage share: resume, metrics, progress, publishing."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from raysweep.data.pack import open_pack
+from raysweep.errors import StageError
+from raysweep.plan import Stage
+from raysweep.results.write import write_part
+from raysweep.settings import Optimisation
+from raysweep.stages.failure import stage_columns
+from raysweep.stages.optimisation import learning_rate
+from raysweep.stages.runtime import Runtime
+from raysweep.store import LedgerRecord, Store
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stage reports after an epoch."""
+
+    epoch: int
+    snapshots: tuple[int, ...] = ()
+    """Epochs whose snapshots are published and were not reported before."""
+
+
+@dataclass
+class History:
+    """What a stage has done so far; part of its resume state."""
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    elapsed_s: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Add a row of the epochs table for each metric."""
+        for metric, value in metrics.items():
+            self.rows.append(
+                {
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "split": split,
+                    "metric": metric,
+                    "value": value,
+                    "elapsed_s": self.elapsed_s,
+                }
+            )
+
+
+class TrainingLoop(ABC):
+    """Trains one stage epoch by epoch, resumes from its own state, and publishes its rows when it ends.
+
+    A state is published after every epoch: an interruption loses at most the epoch in flight, and the continued run
+    computes the same bits as an undisturbed one.
+    """
+
+    def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
+        self.stage = stage
+        self.store = store
+        self.runtime = runtime
+        self.attempt = attempt
+        self.config = stage.config
+        self.pack = open_pack(stage.inputs["pack"])
+        self.generator = torch.Generator().manual_seed(stage.config["seed"])
+        self.history = History()
+        self.started_at = datetime.now(UTC)
+
+    def run(self) -> Iterator[Progress]:
+        """Train what remains, yielding after every epoch; the rows and the ledger record are published before it ends."""
+        self._restore()
+        yield Progress(self.history.epoch, self.published_snapshots())
+        while self.history.epoch < self.stage.epochs:
+            begin = time.perf_counter()
+            self.history.epoch += 1
+            metrics = self.train_epoch()
+            if bad := [name for name, value in metrics.items() if value != value]:
+                raise StageError(
+                    f"{', '.join(bad)} is not a number in epoch {self.history.epoch} of stage {self.stage.name}: "
+                    "lower the learning rate, clip gradients (clip_norm), or use precision float32"
+                )
+            self.history.elapsed_s += time.perf_counter() - begin
+            self.history.add("train", metrics)
+            begin = time.perf_counter()
+            published = self.end_epoch()
+            self._save()
+            self.history.elapsed_s += time.perf_counter() - begin
+            yield Progress(self.history.epoch, published)
+        self._finish()
+
+    @abstractmethod
+    def train_epoch(self) -> dict[str, float]:
+        """Train one epoch and return its metrics."""
+
+    @abstractmethod
+    def end_epoch(self) -> tuple[int, ...]:
+        """Validate or publish what the epoch calls for; return the epochs of newly published snapshots."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return what the kind of stage needs to continue, as tensors and plain values."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+
+    @abstractmethod
+    def conclude(self) -> dict[str, Any]:
+        """Publish the stage's own tables and return its columns of the stages table."""
+
+    def published_snapshots(self) -> tuple[int, ...]:
+        """Return the epochs of snapshots that an earlier attempt published."""
+        return ()
+
+    def can_continue(self, epoch: int) -> bool:  # noqa: ARG002
+        """Whether a training state saved after an epoch can be continued, rather than starting over."""
+        return True
+
+    def set_learning_rate(
+        self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int
+    ) -> float:
+        """Set the learning rate of the next step in every parameter group, and return it."""
+        rate = learning_rate(settings, self.history.step, steps_per_epoch, self.stage.epochs * steps_per_epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _save(self) -> None:
+        buffer = io.BytesIO()
+        history = {**self.history.__dict__, "rows": json.dumps(self.history.rows)}
+        rng = {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
+        if self.runtime.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.runtime.device)
+        torch.save({"history": history, "rng": rng, "state": self.state()}, buffer)
+        self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
+
+    def _restore(self) -> None:
+        data = self.store.read_bytes(self.store.resume_path(self.stage.id))
+        if data is None:
+            return
+        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if not self.can_continue(saved["history"]["epoch"]):
+            return
+        self.history = History(**{**saved["history"], "rows": json.loads(saved["history"]["rows"])})
+        self.load_state(saved["state"])
+        self.generator.set_state(saved["rng"]["generator"])
+        torch.set_rng_state(saved["rng"]["torch"])
+        if "cuda" in saved["rng"] and self.runtime.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["rng"]["cuda"], self.runtime.device)
+
+    def _finish(self) -> None:
+        begin = time.perf_counter()
+        columns = self.conclude()
+        stage = self.stage.id
+        rows = [{"stage": stage, **row} for row in self.history.rows]
+        write_part(self.store, "epochs", stage, rows)
+        self.history.elapsed_s += time.perf_counter() - begin
+        done = {**stage_columns(self.stage), **self._columns(), **columns, "status": "done"}
+        write_part(self.store, "stages", stage, [done])
+        snapshots = self.store.snapshot_epochs(stage)
+        host = self.runtime.facts()["host"]
+        self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host))
+        self.store.delete(self.store.resume_path(stage))
+
+    def _columns(self) -> dict[str, Any]:
+        return {
+            "epochs": self.history.epoch,
+            "steps": self.history.step,
+            "images": self.history.images,
+            "attempt": self.attempt,
+            "started_at": self.started_at,
+            "wall_s": self.history.elapsed_s,
+            **self.runtime.facts(),
+        }

@@ -1,0 +1,83 @@
+"""The device, arithmetic, threads and random state of a stage, set anew for each one so that stages never influence another."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+
+from raysweep._version import __version__
+from raysweep.errors import StageError
+from raysweep.settings import Precision
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a stage computes."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of forward passes."""
+        dtype = _DTYPES[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the columns of the stages table that say where it ran."""
+        versions = {
+            "raysweep": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        }
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {
+            "device": name,
+            "precision": self.precision,
+            "threads": self.threads,
+            "host": socket.gethostname(),
+            "versions": json.dumps(versions, sort_keys=True),
+        }
+
+
+def prepare_runtime(seed: int, precision: Precision, threads: int) -> Runtime:
+    """Seed every generator, fix the thread count, ask for deterministic algorithms and choose device and arithmetic.
+
+    Raises:
+        StageError: if the device cannot compute in the precision.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.manual_seed(seed)
+    return Runtime(device, _resolve(precision, device), threads)
+
+
+def _resolve(precision: Precision, device: torch.device) -> str:
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        return "bfloat16" if native else "float32"
+    if precision == "float16" and device.type == "cpu":
+        raise StageError("precision float16 needs a GPU; on a CPU use auto, bfloat16 or float32")
+    return precision
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
