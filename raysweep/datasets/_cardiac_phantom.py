@@ -74,7 +74,8 @@ def synthesise_cine(
         size: Smallest and largest number of rows and of columns.
     """
     rng = np.random.default_rng([seed, patient])
-    group = groups[patient % len(groups)]
+    # Shifted every ten patients: splits go by the last digit, and each must see every group.
+    group = groups[(patient + patient // 10) % len(groups)]
     rows, columns = (int(number) for number in rng.integers(size[0] // 4, size[1] // 4 + 1, 2) * 4)
     spacing_mm = round(float(rng.uniform(1.2, 1.8)), 3)
     heart = _draw_heart(rng, group, (rows * spacing_mm, columns * spacing_mm))
@@ -264,7 +265,7 @@ def _ellipse(v: Array, u: Array, radius_v: float, radius_u: float, angle: float)
 def _smooth(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Array:
     """Return a smooth random field of unit variance at its nodes, cosine-interpolated between ``cells`` x ``cells``."""
     nodes = rng.normal(0, 1, (cells + 1, cells + 1))
-    return (_weights(shape[0], cells) @ nodes @ _weights(shape[1], cells).T).astype(np.float32)
+    return np.asarray(_weights(shape[0], cells) @ nodes @ _weights(shape[1], cells).T, np.float32)
 
 
 def _weights(length: int, cells: int) -> Array:
@@ -298,11 +299,11 @@ def _downsample(signal: Array) -> Array:
 def _majority(labels: Array) -> npt.NDArray[np.uint8]:
     """Return the class that covers most of each pixel."""
     cover = np.stack([_blocks(labels == code).sum(axis=(1, 3)) for code in range(_NUM_CLASSES)])
-    return cover.argmax(axis=0).astype(np.uint8)
+    return np.asarray(cover.argmax(axis=0), np.uint8)
 
 
 def _scan(rng: np.random.Generator, signal: Array, gain: Array, noise: float) -> npt.NDArray[np.int16]:
     """Return the magnitude image: receive-coil gain, complex noise (Rician magnitude), integer units."""
     real = signal + noise * rng.standard_normal(signal.shape, np.float32)
     imaginary = noise * rng.standard_normal(signal.shape, np.float32)
-    return np.clip(np.rint(np.hypot(real, imaginary) * gain), 0, 4095).astype(np.int16)
+    return np.asarray(np.clip(np.rint(np.hypot(real, imaginary) * gain), 0, 4095), np.int16)

@@ -13,13 +13,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
 
 from raysweep.data.pack_format import IMAGE_DTYPES, Bucket
 from raysweep.errors import PackError
 
 Array = npt.NDArray[Any]
 
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError)
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_pixels(path: Path) -> Array:
             array = np.asarray(image.dataobj, dtype=np.float32)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = np.asarray(array, array.dtype.newbyteorder("="))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = np.argwhere(~np.isfinite(array))[0]
         frame = f", frame {where[3] + 1}" if array.ndim == 4 else ""

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 INTENSITY_PERCENTILES = (0.5, 99.5)
 _MAX_WORKERS = 8
-_MIN_READINGS_FOR_A_POOL = 64  # below, starting processes takes longer than reading
+_MIN_POOL_BYTES = 256 << 20  # of pixels; below, starting processes takes longer than reading
 _READINGS_AHEAD_PER_WORKER = 2
 
 
@@ -67,7 +67,7 @@ def pack_readings(
         header: What the pack says about itself.
         readings: All readings, in the order of the pack's rows.
         name_classes: Given the labels that occur in the masks, returns the class names, background first.
-        workers: Processes that read; None chooses by the number of readings and of CPU cores.
+        workers: Processes that read; None chooses by the amount of pixels and the CPU cores.
         progress: Called with (slices written, slices in all).
 
     Raises:
@@ -77,8 +77,8 @@ def pack_readings(
     if workers is not None and workers < 1:
         raise PackError(f"workers is {workers}; it must be at least 1")
     if workers is None:
-        few = len(readings) < _MIN_READINGS_FOR_A_POOL
-        workers = 1 if few else min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+        small = sum(one.bucket.num_bytes for one in slices) < _MIN_POOL_BYTES
+        workers = 1 if small else min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
     read = _read_here(readings) if workers == 1 else _read_in_pool(readings, workers)
     pixels = chain.from_iterable(read)
     write_pack(out, header, slices, _report(pixels, len(slices), progress), name_classes)

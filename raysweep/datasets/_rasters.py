@@ -95,7 +95,8 @@ def read_labels(path: Path) -> Array:
         )
     if array.dtype.kind == "f":
         raise PackError(f"{path} holds {array.dtype} pixels; a mask holds integers, the classes")
-    return array[0]
+    labels: Array = array[0]
+    return labels
 
 
 def _is_tiff(path: Path) -> bool:
@@ -145,7 +146,7 @@ def _tiff_header(path: Path) -> Bucket:
         height, width = shape[:2] if shape[-1] == 3 else shape[1:]
         bucket = Bucket(3, height, width, dtype)
     elif len(shape) == 2:
-        bucket = Bucket(1, *shape, dtype)
+        bucket = Bucket(1, shape[0], shape[1], dtype)
     else:
         raise PackError(f"{path} has the shape {shape}; allowed are (H, W), (H, W, 3) and (3, H, W)")
     if dtype not in IMAGE_DTYPES:
@@ -159,7 +160,7 @@ def _tiff_pixels(path: Path) -> Array:
         array = tifffile.imread(path)
     except ValueError:  # a compression that tifffile leaves to others; Pillow reads the common ones
         return _pillow_pixels(path)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = np.asarray(array, array.dtype.newbyteorder("="))
     if bucket.channels == 3 and array.shape[-1] == 3:
         return np.moveaxis(array, -1, 0)
     return array.reshape(bucket.channels, bucket.height, bucket.width)
