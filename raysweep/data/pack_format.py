@@ -80,6 +80,11 @@ class Bucket:
         """The name under /masks of the masks of this bucket's slices."""
         return f"{self.height}x{self.width}"
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one slice."""
+        return self.channels * self.height * self.width * np.dtype(self.dtype).itemsize
+
     @classmethod
     def parse(cls, name: str) -> Bucket:
         """Read a bucket's name.

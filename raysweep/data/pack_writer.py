@@ -54,7 +54,7 @@ class SliceHeader:
 
 @dataclass(frozen=True)
 class SlicePixels:
-    """One slice, (C, H, W) or (H, W), its mask (H, W) uint8, and percentiles 0.5 and 99.5 of its 3-D image."""
+    """One slice, (C, H, W) or (H, W), its mask (H, W) uint8, and two percentiles of its 3-D image."""
 
     image: Array
     mask: npt.NDArray[np.uint8] | None
