@@ -151,8 +151,8 @@ def _draw_boxes(settings: Augmentation, shapes: Tensor, generator: torch.Generat
     first = fits.int().argmax(0, keepdim=True)  # the first maximum
     h, w = h.gather(0, first)[0], w.gather(0, first)[0]
     y0, x0 = (u[-2] * (H - h + 1)).floor(), (u[-1] * (W - w + 1)).floor()
-    central_h = torch.where(ratio_min > W / H, (W / ratio_min).round(), H)
-    central_w = torch.where(ratio_max < W / H, (H * ratio_max).round(), W)
+    central_h = torch.where(ratio_min > W / H, (W / ratio_min).round().clamp(min=1), H)
+    central_w = torch.where(ratio_max < W / H, (H * ratio_max).round().clamp(min=1), W)
     central = ((H - central_h) // 2, (W - central_w) // 2, central_h, central_w)
     drawn = torch.stack((y0, x0, h, w), 1)
     return torch.where(fits.any(0)[:, None], drawn, torch.stack(central, 1)).long()
@@ -231,7 +231,8 @@ def _check(slices: Slices, parameters: AugmentationParameters, masks: Slices | N
         H, W = slices[i].shape[-2:]
         if min(y0, x0) < 0 or min(h, w) < 1 or y0 + h > H or x0 + w > W:
             raise ValueError(
-                f"crop (y0={y0}, x0={x0}, h={h}, w={w}) of sample {i} leaves its {H} x {W} slice"
+                f"crop y0={y0}, x0={x0}, h={h}, w={w} of sample {i} leaves its {H} x {W} slice; "
+                "draw the parameters from the shapes of these slices"
             )
         if masks is not None and masks[i].shape != (H, W):
             raise ValueError(f"mask {i} is {tuple(masks[i].shape)} but its slice is {H} x {W}")

@@ -1,0 +1,154 @@
+"""Optimisers and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from raysweep.settings import Optimisation
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    """Factor on the scheduled learning rate."""
+
+
+class LARS(Optimizer):
+    """Momentum SGD with a learning rate for each layer, scaled by its ratio of weights to gradient.
+
+    Groups with ``adapt=False`` are plain momentum SGD; SimCLR and BYOL do so with biases and normalisation.
+    Own code: the norms never wait for the device, and adaptation does not hang on a weight decay above 0.
+
+    Source: You et al. 2017, arXiv:1708.03888, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3,
+        adapt: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "adapt": adapt,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; ``closure`` is not supported and must be None."""
+        if closure is not None:
+            raise ValueError("LARS takes no closure; compute the gradients before step()")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        update = parameter.grad.add(parameter, alpha=group["weight_decay"])  # type: ignore[union-attr]
+        if group["adapt"]:
+            update.mul_(_local_rate(parameter, group["weight_decay"], group["trust_coefficient"]))
+        state = self.state[parameter]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(parameter)
+        state["velocity"].mul_(group["momentum"]).add_(update, alpha=group["lr"])
+        parameter.sub_(state["velocity"])
+
+
+def _local_rate(parameter: Tensor, weight_decay: float, trust_coefficient: float) -> Tensor:
+    """Return trust * ||w|| / (||g|| + decay * ||w||), a scalar; 1 where weights or gradient are all 0."""
+    weight = torch.linalg.vector_norm(parameter)
+    gradient = torch.linalg.vector_norm(parameter.grad)
+    rate = trust_coefficient * weight / (gradient + weight_decay * weight)
+    return torch.where((weight > 0) & (gradient > 0), rate, torch.ones_like(rate))
+
+
+def build_optimiser(
+    parameters: nn.Module | Iterable[nn.Parameter] | Sequence[ParameterGroup], settings: Optimisation
+) -> Optimizer:
+    """Build the optimiser over all parameters that require a gradient.
+
+    Parameters of one dimension (biases, normalisation) get no weight decay, and no adaptation from LARS.
+
+    Raises:
+        ValueError: if no parameter requires a gradient.
+    """
+    groups: list[dict[str, Any]] = []
+    for group in _as_groups(parameters):
+        trainable = [p for p in group.parameters if p.requires_grad]
+        common = {"lr": settings.lr * group.lr_scale, "lr_scale": group.lr_scale}
+        matrices = [p for p in trainable if p.ndim > 1]
+        vectors = [p for p in trainable if p.ndim <= 1]
+        if matrices:
+            groups.append({"params": matrices, "weight_decay": settings.weight_decay, **common})
+        if vectors:
+            exempt = {"adapt": False} if settings.optimiser == "lars" else {}
+            groups.append({"params": vectors, "weight_decay": 0.0, **exempt, **common})
+    if not groups:
+        raise ValueError("no parameter requires a gradient; there is nothing to optimise")
+    match settings.optimiser:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+        case "adam":
+            return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+        case "sgd":
+            return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        case "lars":
+            return LARS(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def _as_groups(
+    parameters: nn.Module | Iterable[nn.Parameter] | Sequence[ParameterGroup],
+) -> list[ParameterGroup]:
+    if isinstance(parameters, nn.Module):
+        return [ParameterGroup(list(parameters.parameters()))]
+    items = list(parameters)
+    groups = [item for item in items if isinstance(item, ParameterGroup)]
+    return groups or [ParameterGroup([item for item in items if isinstance(item, nn.Parameter)])]
+
+
+def learning_rate(settings: Optimisation, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """Return the learning rate of a step, a pure function of it.
+
+    Linear from ``warmup_lr`` at step 0 to ``lr`` at the end of warm-up, then half a cosine that reaches
+    ``final_lr`` at the last step, or constant.
+
+    Raises:
+        ValueError: if ``step`` is outside the schedule.
+    """
+    if not 0 <= step < total_steps:
+        raise ValueError(
+            f"step {step} is outside the schedule of {total_steps} steps, 0 to {total_steps - 1}"
+        )
+    num_warmup = round(settings.warmup_epochs * steps_per_epoch)
+    if step < num_warmup:
+        return settings.warmup_lr + (settings.lr - settings.warmup_lr) * step / num_warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    last = total_steps - 1
+    progress = (step - num_warmup) / (last - num_warmup) if last > num_warmup else 0.0
+    # Weighted so that both ends come out exactly, which lr - (lr - final_lr) * share does not.
+    share = (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * share + settings.final_lr * (1 - share)
+
+
+def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
+    """Set the learning rate of every group to ``lr`` times the group's scale."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -1,0 +1,188 @@
+import copy
+import math
+
+import pytest
+import torch
+from lightly.utils import lars as lightly_lars
+from torch import nn
+
+from raysweep.settings import Optimisation
+from raysweep.stages.optimisation import (
+    LARS,
+    ParameterGroup,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+)
+
+SCHEDULE = Optimisation(lr=0.3, warmup_epochs=2, warmup_lr=0.01, final_lr=0.003)
+
+
+def test_warmup_is_linear_and_the_cosine_follows_its_formula():
+    for step in range(100):
+        got = learning_rate(SCHEDULE, step, steps_per_epoch=10, total_steps=100)
+        if step < 20:
+            expected = 0.01 + (0.3 - 0.01) * step / 20
+        else:
+            expected = 0.003 + (0.3 - 0.003) * 0.5 * (1 + math.cos(math.pi * (step - 20) / 79))
+        assert got == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("lr", [0.3, 0.1, 1e-3, 3e-4, 7.7])
+def test_both_ends_and_the_peak_are_exact(lr):
+    settings = Optimisation(lr=lr, warmup_epochs=2, warmup_lr=1e-6, final_lr=3e-7)
+    assert learning_rate(settings, 0, 10, 100) == 1e-6
+    assert learning_rate(settings, 20, 10, 100) == lr
+    assert learning_rate(settings, 99, 10, 100) == 3e-7
+
+
+def test_constant_schedule_stays_at_the_peak_after_warmup():
+    settings = Optimisation(lr=0.3, schedule="constant", warmup_epochs=1)
+    assert [learning_rate(settings, step, 2, 6) for step in range(6)] == [0.0, 0.15, 0.3, 0.3, 0.3, 0.3]
+
+
+def test_fraction_of_an_epoch_of_warmup_is_rounded_to_steps():
+    assert learning_rate(Optimisation(lr=1, warmup_epochs=0.25), 2, 10, 100) == 1
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 5])
+def test_schedule_shorter_than_its_warmup_never_passes_the_peak(total_steps):
+    settings = Optimisation(lr=0.3, warmup_epochs=1)
+    rates = [learning_rate(settings, step, 10, total_steps) for step in range(total_steps)]
+    assert rates == sorted(rates)
+    assert rates[-1] < 0.3
+
+
+def test_single_step_without_warmup_uses_the_peak():
+    assert learning_rate(Optimisation(lr=0.3), 0, 1, 1) == 0.3
+
+
+@pytest.mark.parametrize("step", [-1, 100])
+def test_step_outside_the_schedule_is_refused(step):
+    with pytest.raises(ValueError, match="outside the schedule of 100 steps"):
+        learning_rate(SCHEDULE, step, 10, 100)
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD), ("lars", LARS)],
+)
+def test_weight_decay_reaches_weights_but_neither_biases_nor_normalisation(name, cls):
+    optimiser = build_optimiser(
+        layers(), Optimisation(optimiser=name, lr=0.2, weight_decay=0.1, momentum=0.8)
+    )
+    assert type(optimiser) is cls
+    decayed, exempt = optimiser.param_groups
+    assert [p.ndim for p in decayed["params"]] == [2, 2]
+    assert [p.ndim for p in exempt["params"]] == [1, 1, 1, 1]
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0)
+    for group in optimiser.param_groups:
+        assert group["lr"] == 0.2
+        assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.8
+
+
+def test_parameters_without_gradient_are_left_out():
+    net = layers()
+    net[0].requires_grad_(False)
+    optimiser = build_optimiser(net, Optimisation())
+    held = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    assert held == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+def test_nothing_to_optimise_is_refused():
+    with pytest.raises(ValueError, match="nothing to optimise"):
+        build_optimiser(layers().requires_grad_(False), Optimisation())
+
+
+def test_groups_keep_their_share_of_the_learning_rate():
+    net = layers()
+    groups = [ParameterGroup(list(net[0].parameters()), 0.1), ParameterGroup(list(net[3].parameters()))]
+    optimiser = build_optimiser(groups, Optimisation(lr=1.0))
+    assert [group["lr"] for group in optimiser.param_groups] == [0.1, 0.1, 1.0, 1.0]
+    set_learning_rate(optimiser, 0.5)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.05, 0.05, 0.5, 0.5]
+
+
+def gradients(net: nn.Module, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_lars_follows_algorithm_1_of_the_paper():
+    net = layers()
+    settings = Optimisation(optimiser="lars", weight_decay=0.1, momentum=0.9)
+    optimiser = build_optimiser(net, settings)
+    weights = [p.detach().double() for p in net.parameters()]
+    velocities = [torch.zeros_like(w) for w in weights]
+    for step, lr in enumerate((0.5, 0.4, 0.1)):
+        gradients(net, step)
+        for i, parameter in enumerate(net.parameters()):
+            w, g = weights[i], parameter.grad.double()
+            if w.ndim > 1:
+                local = 1e-3 * w.norm() / (g.norm() + 0.1 * w.norm())
+                velocities[i] = 0.9 * velocities[i] + lr * local * (g + 0.1 * w)
+            else:
+                velocities[i] = 0.9 * velocities[i] + lr * g
+            weights[i] = w - velocities[i]
+        set_learning_rate(optimiser, lr)
+        optimiser.step()
+    for parameter, expected in zip(net.parameters(), weights, strict=True):
+        torch.testing.assert_close(parameter.detach().double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_lars_equals_lightly_at_a_constant_learning_rate():
+    nets = layers(), layers()
+    ours = build_optimiser(nets[0], Optimisation(optimiser="lars", lr=0.3, weight_decay=0.01))
+    groups = [
+        {"params": [p for p in nets[1].parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in nets[1].parameters() if p.ndim <= 1], "weight_decay": 0},
+    ]
+    theirs = lightly_lars.LARS(groups, lr=0.3, momentum=0.9)
+    for step in range(4):
+        for net in nets:
+            gradients(net, step)
+        ours.step()
+        theirs.step()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_lars_adapts_without_weight_decay_too():
+    weight = nn.Parameter(torch.full((2, 2), 3.0))
+    optimiser = build_optimiser([weight], Optimisation(optimiser="lars", lr=1.0, momentum=0))
+    weight.grad = torch.full((2, 2), 100.0)
+    optimiser.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 3.0 * (1 - 1e-3)))
+
+
+def test_lars_moves_weights_that_are_zero():
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimiser = build_optimiser([weight], Optimisation(optimiser="lars", lr=0.5))
+    weight.grad = torch.ones(2, 2)
+    optimiser.step()
+    assert bool((weight == -0.5).all())
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars"])
+def test_restored_optimiser_continues_bit_for_bit(name):
+    settings = Optimisation(optimiser=name, lr=0.1, weight_decay=0.01)
+    net, other = layers(), layers()
+    optimiser = build_optimiser(net, settings)
+    for step in range(3):
+        gradients(net, step)
+        optimiser.step()
+    other.load_state_dict(net.state_dict())
+    restored = build_optimiser(other, settings)
+    restored.load_state_dict(copy.deepcopy(optimiser.state_dict()))  # loading would share the tensors
+    for step in range(3, 5):
+        for module, own in ((net, optimiser), (other, restored)):
+            gradients(module, step)
+            own.step()
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
