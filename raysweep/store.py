@@ -10,14 +10,16 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
     results/<table>/<part>.parquet      one part per stage (per study for cells)
-    driver.json                         which driver is running the store
+    driver.lock                         held by the driver that is running
     reports/<study>/                    the page
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -207,6 +209,30 @@ class Store:
     def snapshot_epochs(self, stage: str) -> tuple[int, ...]:
         """Return the epochs of a pretrain stage whose snapshots are published, ascending."""
         return tuple(int(Path(path).stem) for path in self.list(f"snapshots/{stage}"))
+
+    @contextmanager
+    def driver_lock(self) -> Iterator[None]:
+        """Hold the store for one driver; a local lock is released by the kernel however the driver ends.
+
+        Raises:
+            StoreError: if another driver on this machine is running on the store.
+        """
+        if not self._local:
+            yield
+            return
+        with self.local_path("driver.lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                holder = stream.read().strip() or "unknown"
+                raise StoreError(
+                    f"store {self.uri} is in use by another `raysweep run` ({holder}). Wait for it, or use another store."
+                ) from error
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+            yield
 
     # ---- ledger ------------------------------------------------------------------------------------------------
 

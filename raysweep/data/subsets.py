@@ -66,7 +66,7 @@ def row_names(pack: Pack, rows: NDArray[np.int64]) -> list[str]:
 def _unit_names(index: PackIndex, rows: NDArray[np.int64], unit: Unit) -> NDArray[np.str_]:
     if unit == "subject":
         return index.subject[rows]
-    volumes = np.char.add(np.char.add(index.volume[rows], "#"), index.frame[rows].astype(str))
-    if unit == "volume":
-        return volumes
-    return np.char.add(np.char.add(volumes, "#"), np.char.zfill(index.slice_number[rows].astype(str), 6))
+    volumes = [f"{volume}#{frame}" for volume, frame in zip(index.volume[rows], index.frame[rows], strict=True)]
+    if unit == "slice":
+        volumes = [f"{volume}#{number:06d}" for volume, number in zip(volumes, index.slice_number[rows], strict=True)]
+    return np.array(volumes, dtype=np.str_)

@@ -1,0 +1,162 @@
+"""The story in one screen: load a study, plan it, drop what is done, run the rest, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from raysweep.data.subsets import pack_facts
+from raysweep.datasets import open_study_pack
+from raysweep.engine.executor import Executor, Outcome
+from raysweep.engine.inline import InlineExecutor
+from raysweep.engine.queue import StageQueue
+from raysweep.errors import StudyError
+from raysweep.plan import PackFacts, Plan, build_plan
+from raysweep.results.read import StudyTables, query_store, study_tables
+from raysweep.results.write import write_part
+from raysweep.store import Store
+from raysweep.study import Study, load_study
+
+DEFAULT_STORE = "raysweep-store"
+ExecutorName = Literal["tune", "inline"]
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A launch that has ended: its plan, how it ended, and the store it ran on."""
+
+    plan: Plan
+    outcome: Outcome
+    store: Store
+
+    def tables(self) -> StudyTables:
+        """Return the study's result tables."""
+        return study_tables(self.store, self.plan.study.study)
+
+
+class OpenStore(Store):
+    """A store with its result tables."""
+
+    def trials(self, study: str | None = None) -> pa.Table:
+        """Return one row per cell with its outcome, of one study or of all."""
+        return query_store(self, "SELECT * FROM trials ORDER BY study, cell") if study is None else self.study(study).trials()
+
+    def study(self, name: str) -> StudyTables:
+        """Return the tables of one study."""
+        return study_tables(self, name)
+
+    def query(self, sql: str) -> pa.Table:
+        """Run one SQL query over the store's tables and views."""
+        return query_store(self, sql)
+
+
+def open_store(uri: str | Path | None = None) -> OpenStore:
+    """Open a store: a folder or a URI; by default $RAYSWEEP_STORE, or raysweep-store in the current folder."""
+    return OpenStore(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
+
+
+def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:  # noqa: A002
+    """Plan a study: its cells, and the stages that answer them, each once.
+
+    Data sets that the study packs on demand are packed into the store, for a plan's identities need their digests.
+
+    Raises:
+        StudyError: if the study is wrong, or asks for what its packs do not hold.
+        PackError: if a pack is missing or corrupt.
+    """
+    opened = _as_store(store).prepare()
+    loaded = _as_study(study, set)
+    return build_plan(loaded, _facts(loaded, opened))
+
+
+def run(
+    study: Study | str | Path,
+    *,
+    store: Store | str | Path | None = None,
+    executor: ExecutorName = "tune",
+    address: str | None = None,
+    retry_failed: bool = False,
+    set: Iterable[str] = (),  # noqa: A002
+) -> StudyRun:
+    """Run what is left of a study and return how it ended; launching again after any interruption continues it.
+
+    Args:
+        study: a study, or the path of its file.
+        store: where snapshots and results go; by default $RAYSWEEP_STORE, or raysweep-store in the current folder.
+        executor: 'tune' for Ray Tune, 'inline' for this process without Ray.
+        address: a Ray cluster's address; by default Ray starts on this machine.
+        retry_failed: whether to try stages again that failed in an earlier launch.
+        set: overrides of the study file, ``dotted.key=value``.
+
+    Raises:
+        StudyError, PackError, WeightsError, StoreError: if the study cannot start; nothing has run then.
+    """
+    opened = _as_store(store).prepare()
+    loaded = _as_study(study, set)
+    with opened.driver_lock():
+        _fetch_weights(loaded, opened)
+        planned = build_plan(loaded, _facts(loaded, opened))
+        publish_cells(planned, opened)
+        queue = StageQueue(
+            planned, opened.ledger(), attempts=loaded.resources.attempts, retry_failed=retry_failed
+        )
+        outcome = _executor(executor, address).run(planned, queue, opened)
+    return StudyRun(planned, outcome, opened)
+
+
+def publish_cells(planned: Plan, store: Store) -> None:
+    """Publish which grid point is which stage."""
+    rows = [
+        {
+            **{key: value for key, value in cell.__dict__.items() if key != "lineage"},
+            "study": planned.study.study,
+            "cell": cell.name,
+            "lineage": list(cell.lineage),
+        }
+        for cell in planned.cells
+    ]
+    write_part(store, "cells", planned.study.study, rows)
+
+
+def _as_store(store: Store | str | Path | None) -> Store:
+    return store if isinstance(store, Store) else open_store(store)
+
+
+def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
+    if not isinstance(study, Study):
+        return load_study(study, overrides)
+    if list(overrides):
+        raise StudyError("overrides (set) change a study file; build the Study with the values you want instead")
+    return study
+
+
+def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
+    return {name: pack_facts(open_study_pack(name, source, store)) for name, source in study.packs.items()}
+
+
+def _fetch_weights(study: Study, store: Store) -> None:
+    """Fetch timm's weights into the store before anything runs, so that no stage downloads."""
+    names = {
+        step.weights.timm
+        for source in study.grid.source
+        for step in study.sources[source]
+        if step.weights is not None and step.weights.timm is not None
+    }
+    if names:
+        from raysweep.sources.weights import store_timm_weights
+
+        for name in sorted(names):
+            store_timm_weights(store, name)
+
+
+def _executor(name: ExecutorName, address: str | None) -> Executor:
+    if name == "inline":
+        return InlineExecutor()
+    from raysweep.engine.tune import TuneExecutor
+
+    return TuneExecutor(address)
