@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from raysweep.data.moments import Moments
 from raysweep.data.pack import Pack
 from raysweep.data.pack_format import IMAGE_DTYPES, SPLITS, Bucket
-from raysweep.data.pack_writer import Moments, PackHeader, SliceHeader, SlicePixels, write_pack
+from raysweep.data.pack_writer import PackHeader, SliceHeader, SlicePixels, write_pack
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
 
@@ -25,7 +26,10 @@ def slices(draw):
         elements = {"allow_nan": False, "allow_infinity": False, "min_value": -1000, "max_value": 1000}
         image = draw(
             arrays.arrays(
-                dtype, (channels, height, width), elements=elements if dtype.kind == "f" else None, fill=st.nothing()
+                dtype,
+                (channels, height, width),
+                elements=elements if dtype.kind == "f" else None,
+                fill=st.nothing(),
             )
         )
         mask = draw(st.none() | arrays.arrays(np.uint8, (height, width)))
@@ -51,7 +55,9 @@ def test_whatever_is_written_is_read_back_equal(drawn):
     headers, pixels = [header for header, _ in drawn], [one for _, one in drawn]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.h5"
-        write_pack(path, PackHeader("any", 1, {}, ("label",)), headers, pixels, lambda labels: ("background",))
+        write_pack(
+            path, PackHeader("any", 1, {}, ("label",)), headers, pixels, lambda labels: ("background",)
+        )
         pack = Pack.open(path)
         pack.verify()
         assert len(pack) == len(drawn)

@@ -22,8 +22,10 @@ def save(path: Path, array, spacing=(1.25, 1.5, 8.0), slope=None) -> None:
     nibabel.save(image, path)
 
 
-def write_patient(source: Path, number: int, *, group: str | None = "DCM", num_frames: int = 4, seed: int = 0):
-    """A cine of ``num_frames`` frames whose frames 1 and 3 are labelled; returns cine and masks, (x, y, z, t)."""
+def write_patient(
+    source: Path, number: int, *, group: str | None = "DCM", num_frames: int = 4, seed: int = 0
+):
+    """A cine of ``num_frames`` frames with 1 and 3 labelled; returns cine and masks, (x, y, z, t)."""
     rng = np.random.default_rng([seed, number])
     folder = source / f"patient{number:03d}"
     cine = rng.integers(0, 1000, (*SHAPE, num_frames)).astype(np.int16)
@@ -115,7 +117,7 @@ def test_diagnosis_is_a_one_hot_label_and_unknown_without_info(tmp_path):
 
 def test_unknown_diagnosis_is_named(source, tmp_path):
     (source / "patient003" / "Info.cfg").write_text("Group: DCMM\n")
-    with pytest.raises(PackError, match="Info.cfg names the group 'DCMM'. Did you mean 'DCM'"):
+    with pytest.raises(PackError, match=r"Info.cfg names the group 'DCMM'. Did you mean 'DCM'"):
         pack_of(source, tmp_path / "p.h5")
 
 
@@ -132,7 +134,7 @@ def test_errors_of_reading_processes_keep_their_message(tmp_path):
         write_patient(tmp_path / "acdc", number)
     bad = np.full(SHAPE, 7, np.uint8)
     save(tmp_path / "acdc" / "patient004" / "patient004_frame03_gt.nii.gz", bad)
-    with pytest.raises(PackError, match="patient004_frame03_gt.nii.gz has the labels"):
+    with pytest.raises(PackError, match=r"patient004_frame03_gt.nii.gz has the labels"):
         acdc.pack(tmp_path / "acdc", tmp_path / "p.h5", acdc.Options(), workers=2)
     assert not list(tmp_path.glob("*p.h5*"))
 
@@ -150,7 +152,7 @@ def test_nan_is_named_with_file_and_slice(source, tmp_path):
     image = np.zeros(SHAPE, np.float32)
     image[4, 7, 2] = np.nan
     save(frame_path(source), image)
-    with pytest.raises(PackError, match="frame01.nii.gz has nan at row 7, column 4 of slice 2"):
+    with pytest.raises(PackError, match=r"frame01.nii.gz has nan at row 7, column 4 of slice 2"):
         pack_of(source, tmp_path / "p.h5")
 
 
@@ -158,7 +160,9 @@ def test_wrong_labels_are_named_with_what_is_allowed(source, tmp_path):
     mask = np.zeros(SHAPE, np.uint8)
     mask[0, 0, 0] = 4
     save(frame_path(source, "_gt"), mask)
-    with pytest.raises(PackError, match=r"frame01_gt.nii.gz has the labels \[0, 4\]; allowed are 0 background"):
+    with pytest.raises(
+        PackError, match=r"frame01_gt.nii.gz has the labels \[0, 4\]; allowed are 0 background"
+    ):
         pack_of(source, tmp_path / "p.h5")
 
 
@@ -172,20 +176,20 @@ def test_mask_of_another_shape_is_named(source, tmp_path):
 def test_truncated_file_is_named(source, tmp_path, keep):
     path = frame_path(source)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(PackError, match="frame01.nii.gz cannot be read as NIfTI"):
+    with pytest.raises(PackError, match=r"frame01.nii.gz cannot be read as NIfTI"):
         pack_of(source, tmp_path / "p.h5")
 
 
 def test_file_whose_content_ends_early_is_named(source, tmp_path):
     path = frame_path(source)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-20]))
-    with pytest.raises(PackError, match="frame01.nii.gz cannot be read as NIfTI"):
+    with pytest.raises(PackError, match=r"frame01.nii.gz cannot be read as NIfTI"):
         pack_of(source, tmp_path / "p.h5")
 
 
 def test_mask_without_image_is_named(source, tmp_path):
     frame_path(source).unlink()
-    with pytest.raises(PackError, match="frame01_gt.nii.gz is the mask of frame 1, whose image is missing"):
+    with pytest.raises(PackError, match=r"frame01_gt.nii.gz is the mask of frame 1, whose image is missing"):
         pack_of(source, tmp_path / "p.h5")
 
 

@@ -54,7 +54,7 @@ def test_images_and_masks_are_matched_by_stem(source):
 
 
 def test_subjects_never_straddle_splits_and_the_draw_is_seeded(source):
-    packs = [pack_of(source, subject="(case[0-9]+)_", seed=seed) for seed in (0, 0, 1)]
+    packs = [pack_of(source, subject="(case[0-9]+)_", seed=seed) for seed in (0, 0, 2)]
     for pack in packs:
         places = set(zip(pack.index.subject.tolist(), pack.index.split.tolist(), strict=True))
         assert len(places) == 5
@@ -113,7 +113,7 @@ def test_pixels_keep_their_type_and_value(tmp_path, name, array):
 
 def test_grey_and_colour_images_are_not_mixed(source):
     save(source / "images" / "colour.png", grey(shape=(6, 8, 3)))
-    with pytest.raises(PackError, match="case0_0.png has 1 channel and .*colour.png has 3 channels"):
+    with pytest.raises(PackError, match=r"case0_0.png has 1 channel and .*colour.png has 3 channels"):
         pack_of(source)
 
 
@@ -143,19 +143,19 @@ def test_mask_of_another_size_is_named(source):
 def test_jpeg_masks_are_refused(source):
     (source / "masks" / "case0_0.png").unlink()
     save(source / "masks" / "case0_0.jpg", grey())
-    with pytest.raises(PackError, match="case0_0.jpg is a JPEG, whose compression changes labels"):
+    with pytest.raises(PackError, match=r"case0_0.jpg is a JPEG, whose compression changes labels"):
         pack_of(source)
 
 
 def test_mask_without_image_is_named(source):
     save(source / "masks" / "other.png", grey())
-    with pytest.raises(PackError, match="other.png has no image of the same stem"):
+    with pytest.raises(PackError, match=r"other.png has no image of the same stem"):
         pack_of(source)
 
 
 def test_two_files_of_one_stem_are_named(source):
     save(source / "images" / "case0_0.tif", grey())
-    with pytest.raises(PackError, match="case0_0.tif and case0_0.png have the same stem"):
+    with pytest.raises(PackError, match=r"case0_0.tif and case0_0.png have the same stem"):
         pack_of(source)
 
 
@@ -181,12 +181,12 @@ def test_nan_is_named(tmp_path):
     image = np.zeros((6, 8), np.float32)
     image[2, 5] = np.inf
     save(tmp_path / "set" / "images" / "a.tif", image)
-    with pytest.raises(PackError, match="a.tif has a value that is not finite at row 2, column 5"):
+    with pytest.raises(PackError, match=r"a.tif has a value that is not finite at row 2, column 5"):
         pack_of(tmp_path / "set")
 
 
 def test_subject_that_the_expression_does_not_find_is_named(source):
-    with pytest.raises(PackError, match="finds no subject in the stem of .*case0_0.png"):
+    with pytest.raises(PackError, match=r"finds no subject in the stem of .*case0_0.png"):
         pack_of(source, subject="(patient[0-9]+)")
 
 
