@@ -65,7 +65,7 @@ def describe(pack: Pack) -> dict[str, Any]:
 
 
 def contact_sheet(pack: Pack, out_png: str | Path, num_slices: int = 24, seed: int = 0) -> Path:
-    """Write a PNG of randomly drawn slices, annotated ones first, their classes filled and outlined in colour.
+    """Write a PNG of randomly drawn slices, annotated ones first, their classes outlined in colour.
 
     Raises:
         PackError: if ``num_slices`` is below 1.

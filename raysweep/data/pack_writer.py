@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from raysweep.data.pack import IntensityStatistics
+from raysweep.data.moments import Moments
 from raysweep.data.pack_format import FORMAT, IMAGE_DTYPES, SCHEMA_VERSION, SPLITS, Bucket, content_digest
 from raysweep.errors import PackError
 from raysweep.identity import canonical_json
@@ -60,52 +60,6 @@ class SlicePixels:
     mask: npt.NDArray[np.uint8] | None
     intensity_low: float
     intensity_high: float
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean, sum of squared deviations, minimum and maximum of a set of pixels; sets can be merged."""
-
-    count: int = 0
-    mean: float = 0.0
-    squared_deviations: float = 0.0
-    min: float = math.inf
-    max: float = -math.inf
-
-    @classmethod
-    def of(cls, image: Array) -> Moments:
-        """Return the moments of one image."""
-        values = image.astype(np.float64)
-        mean = float(values.mean())
-        return cls(
-            values.size, mean, float(np.square(values - mean).sum()), float(values.min()), float(values.max())
-        )
-
-    def merge(self, other: Moments) -> Moments:
-        """Return the moments of both sets together.
-
-        Source: Chan, Golub & LeVeque, Updating formulae and a pairwise algorithm for computing sample
-        variances, 1979.
-        """
-        count = self.count + other.count
-        if count == 0:
-            return self
-        shift = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + shift * other.count / count,
-            self.squared_deviations
-            + other.squared_deviations
-            + shift * shift * self.count * other.count / count,
-            min(self.min, other.min),
-            max(self.max, other.max),
-        )
-
-    def statistics(self) -> IntensityStatistics:
-        """Return them as mean, standard deviation, minimum and maximum."""
-        return IntensityStatistics(
-            self.mean, math.sqrt(self.squared_deviations / self.count), self.min, self.max
-        )
 
 
 def write_pack(

@@ -1,7 +1,7 @@
-"""A beating heart seen in short-axis slices: shapes in millimetres, tissues with overlapping intensities, MRI's defects.
+"""A beating heart seen in short-axis slices: shapes in mm, tissues that look alike, MRI's defects.
 
-Image coordinates are (rows, columns); the heart's own are turned so that the septum lies at negative u. Everything of a
-patient follows from (seed, patient number), whatever the number of patients.
+Image coordinates are (rows, columns); the heart's own are turned so that the septum lies at negative u.
+Everything of a patient follows from (seed, patient number), whatever the number of patients.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _draw_tissues(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_surroundings(rng: np.random.Generator) -> dict[str, Array]:
-    """Centre (v, u), radii and angle of each organ around the heart, as shares of the field of view's half."""
+    """Centre (v, u), radii and angle of each organ around the heart, as shares of half the field of view."""
     mean = {
         "chest": (0.1, 0.0, 1.15, 1.2, 0.0),
         "mediastinum": (-0.35, -0.3, 0.75, 0.5, 0.4),
@@ -242,7 +242,7 @@ def _beat(
 
 
 def _polar(u: Array, v: Array, heart: _Heart) -> tuple[Array, Array, Array]:
-    """Return the radius (mm), the boundary's relative wobble, and how much of the wall is scar, by direction."""
+    """Return the radius (mm), the boundary's relative wobble, and the share of scar, by direction."""
     radius = np.hypot(u, v) + 1e-6
     unit = (u + 1j * v) / radius
     direction = unit
@@ -257,13 +257,14 @@ def _polar(u: Array, v: Array, heart: _Heart) -> tuple[Array, Array, Array]:
 def _ellipse(v: Array, u: Array, radius_v: float, radius_u: float, angle: float) -> Array:
     """Return the distance from an ellipse's centre, 1 on its boundary."""
     cosine, sine = np.cos(angle), np.sin(angle)
-    return np.hypot(
+    distance: Array = np.hypot(
         (cosine * v - sine * u) / max(radius_v, 1e-3), (sine * v + cosine * u) / max(radius_u, 1e-3)
     )
+    return distance
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Array:
-    """Return a smooth random field of unit variance at its nodes, cosine-interpolated between ``cells`` x ``cells``."""
+    """Return a smooth random field: standard normal nodes of ``cells`` x ``cells``, cosine-interpolated."""
     nodes = rng.normal(0, 1, (cells + 1, cells + 1))
     return np.asarray(_weights(shape[0], cells) @ nodes @ _weights(shape[1], cells).T, np.float32)
 

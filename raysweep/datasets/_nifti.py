@@ -1,6 +1,6 @@
 """Reading NIfTI images as slices.
 
-NIfTI arrays are (x, y, z[, t]); a slice is ``array[:, :, z].T``: rows run along y and columns along x, as stored.
+NIfTI arrays are (x, y, z[, t]); a slice is ``array[:, :, z].T``: rows along y, columns along x, as stored.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def read_pixels(path: Path) -> Array:
         where = np.argwhere(~np.isfinite(array))[0]
         frame = f", frame {where[3] + 1}" if array.ndim == 4 else ""
         raise PackError(
-            f"{path} has {array[tuple(where)]} at row {where[1]}, column {where[0]} of slice {where[2]}{frame} "
-            "(slices counted from 0); pixels must be finite. Repair the file or remove it."
+            f"{path} has {array[tuple(where)]} at row {where[1]}, column {where[0]} of slice {where[2]}"
+            f"{frame} (slices counted from 0); pixels must be finite. Repair the file or remove it."
         )
     return array
 

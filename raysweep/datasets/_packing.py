@@ -1,8 +1,8 @@
 """From a data set's files to a pack: what every packer shares.
 
-A packer looks at headers only and announces its slices as readings, one a file. Readings are then carried out by a pool
-of processes, a few ahead of the writer and in order, so that memory stays bounded and the pack does not depend on the
-number of processes.
+A packer looks at headers only and announces its slices as readings, one a file. Readings are then carried out
+by a pool of processes, a few ahead of the writer and in order: memory stays bounded, and the pack does not
+depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _READINGS_AHEAD_PER_WORKER = 2
 class Reading:
     """One unit of reading: ``read(*arguments)`` returns the pixels of ``slices``, in their order.
 
-    ``read`` is a module's own function and ``arguments`` are small values, because both travel to other processes.
+    ``read`` is a module's own function and ``arguments`` are small values, both go to other processes.
     """
 
     read: Callable[..., list[SlicePixels]]
@@ -127,8 +127,8 @@ def build_pack(
 
     Args:
         dataset: Registered name, such as 'acdc'.
-        source: Folder of the data set's files; None for a data set that generates itself, whose files are then
-            temporary.
+        source: Folder of the data set's files; None for a data set that generates itself, into
+            a temporary folder.
         out: Path of the pack; an existing file is replaced once the new one is whole.
         options: Options of this data set's packer.
         workers: Processes that read.
@@ -163,9 +163,19 @@ def existing_folder(source: Path) -> Path:
     return source
 
 
-def is_empty(folder: Path) -> bool:
-    """Return whether a folder is absent or holds nothing."""
-    return not folder.exists() or (folder.is_dir() and next(folder.iterdir(), None) is None)
+def generate_if_empty(source: Path, generate: Callable[[Path], None]) -> None:
+    """Let ``generate`` write a data set's files into ``source`` if that folder is absent or empty.
+
+    The folder gets its name only when all files are there, so that half a set is not taken for whole.
+    """
+    if source.exists() and not (source.is_dir() and next(source.iterdir(), None) is None):
+        return
+    source.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".generating-", dir=source.parent) as partial:
+        files = Path(partial) / "files"
+        files.mkdir()
+        generate(files)
+        files.replace(source)
 
 
 def _report(pixels: Iterator[SlicePixels], total: int, progress: Progress | None) -> Iterator[SlicePixels]:

@@ -76,7 +76,7 @@ def read_pixels(path: Path) -> Array:
 
 
 def read_labels(path: Path) -> Array:
-    """Return a mask's stored numbers, (H, W) integers; of a palette image its indices, the labels by convention.
+    """Return a mask's stored numbers, (H, W) integers; of a palette image its indices.
 
     Raises:
         PackError: if it cannot be read, or its channels differ.
@@ -91,7 +91,7 @@ def read_labels(path: Path) -> Array:
         raise _unreadable(path, error) from error
     if (array != array[:1]).any():
         raise PackError(
-            f"{path} is a colour image; a mask holds one number a pixel, the class. Convert its colours to numbers."
+            f"{path} is a colour image; a mask holds one number a pixel, the class. Convert its colours."
         )
     if array.dtype.kind == "f":
         raise PackError(f"{path} holds {array.dtype} pixels; a mask holds integers, the classes")

@@ -1,16 +1,16 @@
 """ACDC: cine cardiac MRI of 150 patients, left and right ventricle segmented at end diastole and end systole.
 
-Files, in any sub-folder of the source (the official ``training/`` and ``testing/``, or all patients side by side)::
+Files, in any sub-folder of the source (the official ``training/`` and ``testing/``, or none)::
 
     patient001/Info.cfg                      Group: DCM, the diagnosis
     patient001/patient001_4d.nii.gz          the whole cine, (x, y, z, t)
     patient001/patient001_frame01.nii.gz     a labelled frame, equal to the cine's first
     patient001/patient001_frame01_gt.nii.gz  its mask
 
-Frames keep ACDC's numbers, which count from 1. Rows run along the NIfTI y axis and columns along x, as stored.
+Frames keep ACDC's numbers, which count from 1. Rows run along the NIfTI y axis, columns along x, as stored.
 
-Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis,
-IEEE TMI 2018.
+Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and
+Diagnosis, IEEE TMI 2018.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _patients(source: Path) -> list[_Patient]:
         number = int(match.group(1))
         if number in patients:
             raise PackError(
-                f"patient {number} occurs twice, in {patients[number].folder} and {folder}: remove one of them"
+                f"patient {number} occurs twice, in {patients[number].folder} and {folder}: remove one"
             )
         patients[number] = _files_of(number, folder)
     if not patients:
@@ -162,9 +162,8 @@ def _readings(patient: _Patient, cine: bool) -> list[Reading]:
         num_frames = header.shape[3]
         missing = [frame for frame in patient.frames if not 1 <= frame <= num_frames]
         if missing:
-            raise PackError(
-                f"{patient.frames[missing[0]]} is frame {missing[0]} of {patient.cine}, which has {num_frames}"
-            )
+            path = patient.frames[missing[0]]
+            raise PackError(f"{path} is frame {missing[0]} of {patient.cine}, which has {num_frames}")
         frames = [frame for frame in range(1, num_frames + 1) if frame not in patient.frames]
         if frames:
             slices = _slices(patient, header, frames, labels, annotated=False)

@@ -6,7 +6,7 @@ Two layouts are known::
     images/{train,val,test}/x.png  masks/{train,val,test}/x.png      published splits
     img_dir/{train,val,test}/x.png  ann_dir/{train,val,test}/x.png   the same, as mmsegmentation lays them out
 
-An image without a mask is unlabelled: it is train data, unless its subject has masks and belongs to another split.
+An image without a mask is unlabelled: it is train data, unless its subject has masks and is in another split.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pydantic import Field, field_validator
 from raysweep.data.pack_format import SPLITS, Bucket
 from raysweep.data.pack_writer import PackHeader, SliceHeader, SlicePixels
 from raysweep.datasets import _rasters
+from raysweep.datasets._labels import infer_class_names, translate_labels
 from raysweep.datasets._packing import Progress, Reading, existing_folder, intensity_range, pack_readings
 from raysweep.errors import PackError
 from raysweep.settings import Settings
@@ -40,7 +40,7 @@ class Options(Settings):
     mask_values: dict[int, int] | None = None
     """Number stored in the masks -> class index, such as {255: 1}; 0 stays 0 unless it is named."""
     subject: str | None = None
-    """Regular expression with one group that finds the subject in a file's stem; None: every image is its own."""
+    """Regular expression with one group that finds the subject in a stem; None: every image is its own."""
     spacing_mm: tuple[float, float] | None = None
     """Distance of rows and of columns in mm, the same for all images."""
     val_fraction: float = Field(0.15, ge=0, lt=1)
@@ -116,7 +116,7 @@ def pack_folder_files(
     _check_channels(items, readings)
 
     def name_classes(labels: tuple[int, ...]) -> tuple[str, ...]:
-        return options.classes or _class_names(source, labels)
+        return options.classes or infer_class_names(source, labels)
 
     pack_readings(out, header, readings, name_classes=name_classes, workers=workers, progress=progress)
 
@@ -149,8 +149,8 @@ def _items(source: Path, options: Options) -> list[_Item]:
             unknown = sorted(set(folders) - set(SPLITS))
             if unknown or _files(images):
                 raise PackError(
-                    f"{images} holds {', '.join(unknown) or 'images beside its folders'}; allowed are images only, "
-                    f"or folders only, named {', '.join(SPLITS)}"
+                    f"{images} holds {', '.join(unknown) or 'images beside its folders'}; allowed are images "
+                    f"only, or folders only, named {', '.join(SPLITS)}"
                 )
             items = [
                 item
@@ -212,11 +212,11 @@ def _subject(image: Path, split: str | None, options: Options) -> str:
 
 
 def _draw_splits(items: list[_Item], options: Options) -> dict[str, str]:
-    """Return subject -> split: subjects with masks are ordered by a keyed hash, which no library's version changes."""
+    """Return subject -> split: ordered by a keyed hash, which no library's version changes."""
     if options.val_fraction + options.test_fraction >= 1:
         raise PackError(
-            f"val_fraction {options.val_fraction} and test_fraction {options.test_fraction} leave nothing to train on; "
-            "together they must be below 1"
+            f"val_fraction {options.val_fraction} and test_fraction {options.test_fraction} leave nothing to "
+            "train on; together they must be below 1"
         )
     split_of = {item.subject: "train" for item in items}
     labelled = {item.subject for item in items if item.mask is not None}
@@ -270,46 +270,6 @@ def _read(image: Path, mask: Path | None, bucket: Bucket, options: Options) -> l
             f"{mask} has {stored.shape[0]} x {stored.shape[1]} pixels, "
             f"its image {image.name} {bucket.height} x {bucket.width}"
         )
-    return [SlicePixels(pixels, _labels(mask, stored, options), low, high)]
-
-
-def _labels(
-    path: Path, stored: _rasters.Array, options: Options
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    found = np.unique(stored).tolist()
-    mapping: Mapping[int, int] = {value: value for value in found}
-    if options.mask_values is not None:
-        mapping = {0: 0, **options.mask_values}
-    highest = 255 if options.classes is None else len(options.classes) - 1
-    wrong = [value for value in found if value not in mapping or not 0 <= mapping[value] <= highest]
-    if wrong:
-        allowed = ", ".join(map(str, mapping)) if options.mask_values is not None else f"0 to {highest}"
-        raise PackError(
-            f"{path} has the labels {_listed(found)}; allowed are {allowed}. Correct the mask, extend the option "
-            f"classes, or translate labels with the option mask_values, such as {_suggestion(found)}."
-        )
-    table = np.array([mapping[value] for value in found], np.uint8)
-    return table[np.searchsorted(found, stored)]
-
-
-def _class_names(source: Path, labels: tuple[int, ...]) -> tuple[str, ...]:
-    """Name classes by the highest label, unless most labels below it never occur: those are no class indices."""
-    if not labels:
-        return ()
-    highest = max(labels)
-    if highest + 1 > 2 * len(labels):
-        raise PackError(
-            f"the masks of {source} have the labels {_listed(list(labels))}, which do not look like class indices. "
-            f"Translate them with the option mask_values, such as {_suggestion(list(labels))}, "
-            "or name the classes with the option classes."
-        )
-    return ("background", *(f"class_{code}" for code in range(1, highest + 1)))
-
-
-def _listed(labels: list[int]) -> str:
-    return ", ".join(map(str, labels[:12])) + (f", ... ({len(labels)} labels)" if len(labels) > 12 else "")
-
-
-def _suggestion(labels: list[int]) -> str:
-    values = [value for value in labels if value != 0][:4]
-    return "{" + ", ".join(f"{value}: {code}" for code, value in enumerate(values, start=1)) + "}"
+    return [
+        SlicePixels(pixels, translate_labels(mask, stored, options.classes, options.mask_values), low, high)
+    ]

@@ -1,4 +1,4 @@
-"""Synthetic cardiac cine MRI in ACDC's layout: beating short-axis hearts, to try studies on without any download."""
+"""Synthetic cardiac cine MRI in ACDC's layout: beating hearts to try studies on without any download."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from raysweep.data.pack_writer import PackHeader
 from raysweep.datasets import acdc
 from raysweep.datasets._cardiac_phantom import Array, Cine, synthesise_cine
-from raysweep.datasets._packing import Progress, is_empty
+from raysweep.datasets._packing import Progress, generate_if_empty
 from raysweep.settings import Settings
 
 RECIPE = 1
@@ -56,8 +56,7 @@ def pack(
     Raises:
         PackError: if the folder holds other files than such a data set's.
     """
-    if is_empty(source):
-        generate(source, options)
+    generate_if_empty(source, lambda folder: generate(folder, options))
     header = PackHeader("synthetic-cardiac", RECIPE, options.model_dump(mode="json"), acdc.GROUPS)
     acdc.pack_acdc_files(source, out, header, cine=options.cine, workers=workers, progress=progress)
 

@@ -1,10 +1,10 @@
 """Dead leaves: synthetic images of overlapping shapes without labels, a non-medical domain to pretrain on.
 
-Shapes of random kind, grey level and texture cover each other; their sizes follow the 1/r^3 law that gives the images the
-scale invariance of natural ones.
+Shapes of random kind, grey level and texture cover each other; their sizes follow the 1/r^3 law that gives
+the images the scale invariance of natural ones.
 
-Source: Lee, Mumford & Huang, Occlusion Models for Natural Images, IJCV 2001; as pretraining data: Baradad et al.,
-Learning to See by Looking at Noise, NeurIPS 2021.
+Source: Lee, Mumford & Huang, Occlusion Models for Natural Images, IJCV 2001; as pretraining data: Baradad et
+al., Learning to See by Looking at Noise, NeurIPS 2021.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from raysweep.data.pack_writer import PackHeader
 from raysweep.datasets import folder as folder_dataset
-from raysweep.datasets._packing import Progress, is_empty
+from raysweep.datasets._packing import Progress, generate_if_empty
 from raysweep.datasets._rasters import Array, write_png
 from raysweep.settings import Settings
 
@@ -60,8 +60,7 @@ def pack(
     Raises:
         PackError: if the folder holds other files than such images.
     """
-    if is_empty(source):
-        generate(source, options)
+    generate_if_empty(source, lambda folder: generate(folder, options))
     header = PackHeader("synthetic-dead-leaves", RECIPE, options.model_dump(mode="json"))
     folder_dataset.pack_folder_files(
         source, out, header, folder_dataset.Options(), workers=workers, progress=progress

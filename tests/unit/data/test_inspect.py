@@ -12,7 +12,7 @@ from raysweep.data.pack import Pack
 from raysweep.errors import PackError
 
 
-@pytest.fixture()
+@pytest.fixture
 def pack(tmp_path):
     write_small_pack(tmp_path / "small.h5")
     return Pack.open(tmp_path / "small.h5")

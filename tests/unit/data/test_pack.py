@@ -18,7 +18,7 @@ from raysweep.data.pack_writer import write_pack
 from raysweep.errors import PackError
 
 
-@pytest.fixture()
+@pytest.fixture
 def small(tmp_path):
     path = tmp_path / "small.h5"
     return path, write_small_pack(path)
@@ -76,7 +76,7 @@ def test_views_and_columns_are_read_only_and_aligned(small):
 
 
 def test_slice_without_mask_is_named(small):
-    with pytest.raises(PackError, match="row 1 .*volume1, frame 1, slice 1.* has no mask"):
+    with pytest.raises(PackError, match=r"row 1 .*volume1, frame 1, slice 1.* has no mask"):
         Pack.open(small[0]).mask(1)
 
 
@@ -222,7 +222,7 @@ def test_failed_packing_leaves_no_file_and_keeps_the_old_one(small):
     with pytest.raises(PackError, match="fourth"):
         write_pack(path, HEADER, headers, failing(), lambda labels: ())
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_killed_packing_leaves_nothing_under_the_final_name(tmp_path):
