@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -103,24 +102,26 @@ def rotate(x: Tensor, angle_deg: Tensor, mode: str) -> Tensor:
 
 
 def blur(x: Tensor, sigma_px: Tensor, radius_px: int) -> Tensor:
-    """Blur (B, C, S, S) with a Gaussian of (B,) sigma cut off at ``radius_px``; borders reflect."""
+    """Blur (B, C, S, S) with a Gaussian of (B,) sigma cut off at ``radius_px``; borders reflect.
+
+    Sums of shifted copies: on a CPU twice as fast as matrix products, and as grouped convolution at most B;
+    and exact float32 in a fixed order on every device.
+    """
     size = x.shape[-1]
     radius_px = min(radius_px, size - 1)
-    offsets = torch.arange(-radius_px, radius_px + 1, device=x.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma_px.to(x)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    # As matrices, because padding by reflection and scatter_add have no deterministic form on every device.
-    operator = (kernel @ _shift_matrices(size, radius_px, x.device)).view(-1, 1, size, size)
-    return operator @ x @ operator.transpose(2, 3)
-
-
-@lru_cache(maxsize=8)
-def _shift_matrices(size: int, radius: int, device: torch.device) -> Tensor:
-    """Return (2 radius + 1, size * size): for each offset the matrix that reads a reflected signal there."""
-    source = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
+    offsets = torch.arange(radius_px + 1, device=x.device)
+    weights = torch.exp(-0.5 * (offsets / sigma_px.to(x)[:, None]) ** 2)
+    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # offset 0, of weight 1, counts once
+    weights = weights[:, :, None, None, None]
     last = size - 1
-    source = last - (last - source.abs()).abs()
-    return F.one_hot(source, size).float().flatten(1).to(device)
+    reflected = last - (last - torch.arange(-radius_px, size + radius_px, device=x.device).abs()).abs()
+    for axis in (2, 3):
+        padded = x.index_select(axis, reflected)
+        x = x * weights[:, 0]
+        for offset in range(1, radius_px + 1):
+            before, after = (padded.narrow(axis, radius_px + shift, size) for shift in (-offset, offset))
+            x.addcmul_(before + after, weights[:, offset])
+    return x
 
 
 def blur_radius_px(max_sigma_px: float) -> int:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import model_validator
+
 from raysweep.errors import StudyError
 from raysweep.lazy import F, nn, torch
 from raysweep.settings import Augmentation, Optimisation, Settings
@@ -31,14 +33,34 @@ class View(Settings):
 
 
 class MethodSettings(Settings):
-    """Settings that every method has; a method adds its own and overrides the defaults."""
+    """Settings that every method has; a method adds its own and overrides the defaults.
+
+    A study that changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps the method's own
+    defaults for the others.
+    """
 
     optimisation: Optimisation = Optimisation()
     """Optimiser and learning-rate schedule."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_the_method(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {key: field.default for key, field in cls.model_fields.items()}
+        return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
+
     def views(self) -> tuple[View, ...]:
         """Return the views that the method takes of each slice, in the order that its loss expects."""
         raise NotImplementedError(f"{type(self).__name__} must say which views it takes")
+
+
+def _overlay(default: Any, given: Any) -> Any:
+    """Return ``given`` with what it leaves out of a settings group taken from ``default``."""
+    if not (isinstance(default, Settings) and isinstance(given, Mapping)):
+        return given
+    changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
+    return default.model_dump() | changed
 
 
 class Method(ABC):

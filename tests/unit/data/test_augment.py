@@ -315,3 +315,17 @@ def test_crop_outside_its_slice_and_mask_of_another_shape_are_refused():
         augment.apply(slices, parameters_of_boxes([(60, 0, 5, 5)]), 16)
     with pytest.raises(ValueError, match="mask 0 is"):
         augment.apply(slices, augment.keep_whole(shapes_of(slices)), 16, masks=torch.zeros(1, 8, 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("stacked_on_device", [True, False])
+def test_gpu_and_cpu_augment_alike(stacked_on_device):
+    slices = some_slices(16, channels=2)
+    masks = torch.randint(0, 4, (16, 64, 48), dtype=torch.uint8, generator=generator())
+    settings = EVERYTHING.model_copy(update={"solarise_p": 0.0})  # a threshold turns rounding into a jump
+    p = augment.draw(settings, shapes_of(slices), generator())
+    expected, expected_labels = augment.apply(slices, p, 32, masks=masks)
+    given = slices.cuda() if stacked_on_device else list(slices)
+    x, y = augment.apply(given, p, 32, masks=masks, device="cuda")
+    torch.testing.assert_close(x.cpu(), expected, atol=1e-4, rtol=1e-4)
+    assert float((y.cpu() == expected_labels).float().mean()) > 0.99

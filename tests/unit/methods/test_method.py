@@ -3,12 +3,14 @@ import sys
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
 from raysweep.methods import _method
 from raysweep.methods._momentum import cosine_tau, momentum_copy, update_momentum
-from raysweep.methods.simclr import SimCLR
+from raysweep.methods.byol import BYOLSettings
+from raysweep.methods.simclr import SimCLR, SimCLRSettings
 from raysweep.settings import Backbone
 from raysweep.sources.encoder import build_encoder
 
@@ -79,3 +81,29 @@ def test_encoder_of_a_type_that_the_method_cannot_train_is_refused(monkeypatch):
     encoder = build_encoder(Backbone(encoder="test_resnet"))
     with pytest.raises(StudyError, match="'simclr' trains transformer encoders, but 'test_resnet' is convol"):
         SimCLR(SimCLR.Settings(), encoder, num_slices=4, total_steps=4)
+
+
+def test_changing_one_key_keeps_the_other_defaults_of_the_method():
+    changed = SimCLRSettings.model_validate({"optimisation": {"lr": 0.5}, "augmentation": {"blur_p": 0}})
+    default = SimCLRSettings()
+    assert changed.optimisation == default.optimisation.model_copy(update={"lr": 0.5})
+    assert changed.augmentation == default.augmentation.model_copy(update={"blur_p": 0.0})
+    nested = BYOLSettings.model_validate({"second": {"augmentation": {"flip_p": 0.1}}}).second
+    expected = BYOLSettings().second.augmentation.model_copy(update={"flip_p": 0.1})
+    assert nested.augmentation == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"augmentation": {"blurp": 0}}, "augmentation.blurp"),
+        ({"augmentation": {"views": 0}}, "augmentation.views"),
+        ({"optimisation": {"lr": "fast"}}, "optimisation.lr"),
+        ({"optimisation": 3}, "optimisation"),
+        ({"nothing": {}}, "nothing"),
+    ],
+)
+def test_wrong_settings_are_refused_where_they_stand(given, where):
+    with pytest.raises(ValidationError) as caught:
+        SimCLRSettings.model_validate(given)
+    assert [".".join(map(str, error["loc"])) for error in caught.value.errors()] == [where]
