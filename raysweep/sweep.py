@@ -16,7 +16,7 @@ from raysweep.engine.executor import Executor, Outcome
 from raysweep.engine.inline import InlineExecutor
 from raysweep.engine.queue import StageQueue
 from raysweep.errors import StudyError
-from raysweep.plan import PackFacts, Plan, build_plan
+from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from raysweep.data.pack import Pack, PackIndex
 from raysweep.errors import PackError
-from raysweep.plan import PackFacts
-from raysweep.plan.model import Unit
+from raysweep.planning import PackFacts
+from raysweep.planning.model import Unit
 
 UNITS: tuple[Unit, ...] = ("slice", "volume", "subject")
 

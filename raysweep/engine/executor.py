@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from raysweep.engine.queue import StageQueue, State
-from raysweep.plan import Plan, Stage
+from raysweep.planning import Plan, Stage
 from raysweep.store import Store
 from raysweep.study import StageResources
 

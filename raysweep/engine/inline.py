@@ -8,7 +8,7 @@ import time
 from raysweep.engine.executor import Outcome, num_threads, outcome_of, resources_of
 from raysweep.engine.monitor import Monitor
 from raysweep.engine.queue import StageQueue, State
-from raysweep.plan import Plan, Stage
+from raysweep.planning import Plan, Stage
 from raysweep.stages.failure import describe_error, record_failure
 from raysweep.store import Store
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from raysweep.engine.queue import StageQueue, State
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 
 _LINE_EVERY_S = 15.0
 

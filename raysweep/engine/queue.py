@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from raysweep.plan import Plan, Stage
-from raysweep.plan.summary import is_done
+from raysweep.planning import Plan, Stage
+from raysweep.planning.summary import is_done
 from raysweep.store import LedgerRecord
 
 

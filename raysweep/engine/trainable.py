@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from raysweep.plan.model import stage_from_json
+from raysweep.planning.model import stage_from_json
 from raysweep.stages.loop import Progress
 from raysweep.stages.run import run_stage
 from raysweep.stages.failure import describe_error

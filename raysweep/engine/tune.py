@@ -24,8 +24,8 @@ from raysweep.engine.monitor import Monitor
 from raysweep.engine.queue import StageQueue, State
 from raysweep.engine.trainable import StageTrainable
 from raysweep.errors import StoreError
-from raysweep.plan import Plan, Stage
-from raysweep.plan.model import stage_to_json
+from raysweep.planning import Plan, Stage
+from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import record_failure
 from raysweep.store import Store
 

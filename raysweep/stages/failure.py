@@ -6,7 +6,7 @@ import json
 import traceback
 from typing import Any
 
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.store import LedgerRecord, Store
 

@@ -13,7 +13,7 @@ from raysweep import registry
 from raysweep.data.augment import apply, draw
 from raysweep.data.slices import mask_of, normalised, scaled_slice
 from raysweep.data.subsets import annotation_subset, row_names
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
 from raysweep.sources.snapshots import build_start

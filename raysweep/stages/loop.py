@@ -15,7 +15,7 @@ import torch
 
 from raysweep.data.pack import open_pack
 from raysweep.errors import StageError
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
 from raysweep.stages.failure import stage_columns

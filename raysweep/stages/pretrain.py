@@ -12,7 +12,7 @@ from raysweep.data.augment import apply, draw
 from raysweep.data.slices import normalised, scaled_slice
 from raysweep.errors import PackError
 from raysweep.methods import Method, collapse_metrics
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.loop import TrainingLoop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raysweep.plan import Stage
+from raysweep.planning import Stage
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.loop import Progress, TrainingLoop
 from raysweep.stages.pretrain import PretrainLoop

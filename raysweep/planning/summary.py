@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from raysweep.plan.model import Plan, Stage
+from raysweep.planning.model import Plan, Stage
 from raysweep.store import LedgerRecord
 
 _MAX_LEAVES = 6

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from raysweep import registry
 from raysweep.errors import StudyError
 from raysweep.identity import content_id, file_digest
-from raysweep.plan.model import Cell, Kind, PackFacts, Parent, Plan, Stage
+from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.study import PretrainStep, Study, WeightsStep
 
 IDENTITY_FORMAT = 1
