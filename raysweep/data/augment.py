@@ -206,7 +206,7 @@ def apply(
     Raises:
         ValueError: if slices, masks and parameters differ in number, or a crop leaves its slice.
     """
-    # An allocation names the device in full (cuda:0 for cuda), so that it compares equal to that of the slices.
+    # An allocation names the device in full (cuda:0 for cuda), so that it can equal that of the slices.
     device = torch.empty(0, device=device if device is not None else slices[0].device).device
     _check(slices, parameters, masks)
     with torch.autocast(device.type, enabled=False):

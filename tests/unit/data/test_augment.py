@@ -292,6 +292,28 @@ def test_probabilities_are_those_of_the_settings():
         assert float(chosen.float().mean()) == pytest.approx(share, abs=0.03)
 
 
+def test_draws_of_one_sample_are_independent_of_each_other():
+    settings = EVERYTHING.model_copy(
+        update={"flip_p": 0.5, "jitter_p": 1.0, "noise_p": 0.5, "crop_ratio": (1, 1)}
+    )
+    p = augment.draw(settings, torch.tensor([(400, 400)] * 4000), generator())
+    place = (p.y0 / (401 - p.h), p.x0 / (401 - p.w), p.h)
+    chosen = (p.flip_x, p.flip_y, p.blur_sigma_px > 0, p.noise_std > 0, p.solarise)
+    sizes = (p.angle_deg, p.brightness, p.contrast, p.gamma, p.noise_seed)
+    columns = torch.stack([column.double() for column in (*place, *chosen, *sizes)])
+    correlation = torch.corrcoef(columns) - torch.eye(len(columns))
+    assert float(correlation.abs().max()) < 0.07
+
+
+def test_crops_reach_every_position_equally_often():
+    settings = Augmentation(crop_scale=(4 / 9, 4 / 9), crop_ratio=(1, 1))
+    p = augment.draw(settings, torch.tensor([(3, 3)] * 2000), generator())
+    assert set(p.h.tolist()) == set(p.w.tolist()) == {2}
+    for start in (p.y0, p.x0):
+        assert set(start.tolist()) == {0, 1}
+        assert float(start.float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
 def test_autocast_around_it_does_not_lower_the_precision():
     slices = some_slices(6)
     p = augment.draw(Augmentation(blur_p=1), shapes_of(slices), generator())
