@@ -108,6 +108,10 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._spec: dict[str, Any] = {}
         self._stage_of: dict[str, Stage] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle nothing: Tune saves a copy for a restore that raysweep never makes."""
+        return {}
+
     @property
     def total_samples(self) -> int:
         """Number of stages."""

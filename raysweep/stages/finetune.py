@@ -76,7 +76,7 @@ class FinetuneLoop(TrainingLoop):
         total = torch.zeros((), device=self.runtime.device)
         rate = 0.0
         for batch in order.split(self.training.batch_size):
-            rate = self.set_learning_rate(self.optimiser, self.training.optimisation, self.steps_per_epoch)
+            rate = self.schedule_step(self.optimiser, self.training.optimisation, self.steps_per_epoch)
             total += self._step(batch)
         return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
 

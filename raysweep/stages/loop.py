@@ -19,7 +19,7 @@ from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.optimisation import learning_rate
+from raysweep.stages.optimisation import learning_rate, set_learning_rate
 from raysweep.stages.runtime import Runtime
 from raysweep.store import LedgerRecord, Store
 
@@ -126,13 +126,12 @@ class TrainingLoop(ABC):
         """Whether a training state saved after an epoch can be continued, rather than starting over."""
         return True
 
-    def set_learning_rate(
+    def schedule_step(
         self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int
     ) -> float:
-        """Set the learning rate of the next step in every parameter group, and return it."""
+        """Set the learning rate of the next step, and return it."""
         rate = learning_rate(settings, self.history.step, steps_per_epoch, self.stage.epochs * steps_per_epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimiser, rate)
         return rate
 
     def _save(self) -> None:

@@ -57,7 +57,7 @@ class PretrainLoop(TrainingLoop):
         rate = 0.0
         for first in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
             ids = order[first : first + self.batch_size]
-            rate = self.set_learning_rate(self.optimiser, self.optimisation, self.steps_per_epoch)
+            rate = self.schedule_step(self.optimiser, self.optimisation, self.steps_per_epoch)
             for name, value in self._step(ids).items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
         means = {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
