@@ -1,6 +1,6 @@
 """The search-space schema: what a study file may say, and the errors when it says something else."""
 
-from raysweep.study.load import load_study, study_schema
+from raysweep.study.load import describe_studies, load_study, study_schema
 from raysweep.study.schema import (
     Grid,
     PackSource,
@@ -21,6 +21,7 @@ __all__ = [
     "StageResources",
     "Study",
     "WeightsStep",
+    "describe_studies",
     "load_study",
     "study_schema",
 ]

@@ -87,6 +87,17 @@ def study_schema() -> dict[str, Any]:
     return schema
 
 
+def describe_studies(folder: Path) -> dict[str, str]:
+    """Return path -> description of every study file in a folder; a file that is not valid says so."""
+    found = {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            found[str(file)] = load_study(file).description
+        except StudyError as error:
+            found[str(file)] = f"not valid: {str(error).splitlines()[0]}"
+    return found
+
+
 def _with_kind(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = registry.load("tasks", name).TASK.Settings.model_json_schema()
     schema["properties"] = {"kind": {"const": name}, **schema["properties"]}
