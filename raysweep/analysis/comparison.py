@@ -32,30 +32,35 @@ COLUMNS = {
 }
 
 
-def comparison(tables: StudyTables, reference: str | None = None) -> pa.Table:
+def comparison(
+    tables: StudyTables, reference: str | None = None, arms: Sequence[str] | None = None
+) -> pa.Table:
     """Return the paired difference ``arm - other`` in test score, for every pair at every annotation count.
 
-    ``reference`` is an arm's label: only pairs with it as ``other`` are compared. Differences are paired by
-    seed and test subject, on those both arms have. ``low`` and ``high`` are the 95 % bootstrap interval over
-    seeds and patients. ``p`` is the sign-flip permutation test over subjects, each subject's difference
-    averaged over seeds; ``p_holm`` corrects it over the pairs of the same annotation count and setting. The
-    test speaks for new patients with the weights of these runs; the interval also for new seeds. So a
-    difference is ``decided`` only if the interval excludes zero and p_holm is below 0.05; null where the arms
-    share no finished cell.
+    ``arms`` are the labels of the arms to compare, all by default. Correcting over fewer pairs finds more, so
+    name the arms that the question is about, before looking at scores. ``reference`` is an arm's label: only
+    pairs with it as ``other`` are compared. Differences are paired by seed and test subject, on those both
+    arms have. ``low`` and ``high`` are the 95 % bootstrap interval over seeds and patients. ``p`` is the
+    sign-flip permutation test over subjects, each subject's difference averaged over seeds; ``p_holm``
+    corrects it over the pairs of the same annotation count and setting. The test speaks for new patients with
+    the weights of these runs; the interval also for new seeds. So a difference is ``decided`` only if the
+    interval excludes zero and p_holm is below 0.05; null where the arms share no finished cell.
 
     Raises:
-        QueryError: if no arm has the label ``reference``.
+        QueryError: if no arm has the label ``reference`` or one of ``arms``.
 
     Source: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses; Holm 1979.
     """
     entries = arm_scores(tables)
-    labels = [entry.arm.label for entry in entries]
-    if reference is not None and reference not in labels:
-        allowed = ", ".join(dict.fromkeys(labels)) or "none"
-        raise QueryError(
-            f"study {tables.study!r} has no arm {reference!r}.{did_you_mean(reference, labels)} "
-            f"Arms: {allowed}."
-        )
+    known = list(dict.fromkeys(entry.arm.label for entry in entries))
+    for label in (*(arms or ()), *([] if reference is None else [reference])):
+        if label not in known:
+            raise QueryError(
+                f"study {tables.study!r} has no arm {label!r}.{did_you_mean(label, known)} "
+                f"Arms: {', '.join(known) or 'none'}."
+            )
+    if arms is not None:
+        entries = [entry for entry in entries if entry.arm.label in {*arms, reference}]
     rows: list[dict[str, Any]] = []
     for group in by_count(entries).values():
         rows.extend(_compare_group(group, reference))
