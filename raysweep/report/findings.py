@@ -59,6 +59,11 @@ class Findings:
         names = {row["metric"] for row in self.scores if row["metric"]}
         return {"dice": "Dice", "iou": "IoU"}.get(names.pop(), "score") if len(names) == 1 else "score"
 
+    @property
+    def any_comparison(self) -> bool:
+        """Whether any two main arms have a result in common."""
+        return any(row["difference"] is not None for row in self.comparison)
+
     def count(self, status: str) -> int:
         """Return the number of cells with a status: done, failed or pending."""
         return sum(row["status"] == status for row in self.trials)
@@ -109,7 +114,7 @@ def find(tables: StudyTables) -> Findings:
     order = {name: position for position, name in enumerate(tables.cells["cell"].to_pylist())}
     trials = sorted(tables.trials().to_pylist(), key=lambda row: order[row["cell"]])
     scores = analysis.data_efficiency(tables).to_pylist()
-    # Lengths of a pretraining are compared among themselves: pairing them all would drown the sources in tests.
+    # Lengths of a pretraining have their own analysis; paired here, they would drown the sources in tests.
     main_arms = list(dict.fromkeys(row["arm"] for row in longest(scores)))
     return Findings(
         study=tables.study,

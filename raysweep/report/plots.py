@@ -196,7 +196,9 @@ def _reference_lines(points: list[Row], marks: Marks) -> alt.Chart:
 def _log_x(field: str, values: Sequence[int], title: str) -> alt.X:
     kind = "symlog" if values[0] == 0 else "log"
     scale = alt.Scale(type=kind, nice=False, padding=14)
-    axis = alt.Axis(values=list(values), format="d", grid=False, labelOverlap=len(values) > _MAX_TICKS)
+    # Vega thins ticks to tickCount, given values too.
+    overlap = len(values) > _MAX_TICKS
+    axis = alt.Axis(values=list(values), tickCount=len(values), format="d", grid=False, labelOverlap=overlap)
     return alt.X(f"{field}:Q", scale=scale, axis=axis, title=title)
 
 

@@ -103,7 +103,8 @@ def _standing(entry: Best) -> str:
     if not compared:
         return "There is no other finished arm to compare it with."
     if not entry.undecided:
-        return "It beats the other arm." if compared == 1 else f"It beats all {compared} other arms."
+        others = {1: "the other arm", 2: "both other arms"}.get(compared, f"all {compared} other arms")
+        return f"It beats {others}."
     if not entry.beaten:
         return f"It cannot be told apart from {names(entry.undecided)}."
     return f"It beats {names(entry.beaten)}; it cannot be told apart from {names(entry.undecided)}."
@@ -125,16 +126,20 @@ def _enough_annotations(findings: Findings, best: list[Best]) -> list[str]:
 
 def _enough(row: Row) -> str:
     fewest, sure, everything = row["fewest"], row["fewest_sure"], row["full_annotations"]
-    full = f"{row['full_mean']:.3f} with {everything}"
     if fewest == everything:
-        return f"{row['arm']} needs all {slices(everything)}: no smaller count comes within 5 % of {full}."
+        return (
+            f"{row['arm']} needs all {slices(everything)}: no smaller count comes within 5 % of its score there, "
+            f"{row['full_mean']:.3f}."
+        )
+    full = f"{row['full_mean']:.3f} with {everything}"
     if sure == fewest:
         confirmed = "the interval confirms it"
     elif sure == everything:
         confirmed = "the interval does not confirm that for any smaller count"
     else:
         confirmed = f"the interval confirms it from {sure} on"
-    return f"{row['arm']} comes within 5 % of its full-data score ({full}) from {slices(fewest)} on; {confirmed}."
+    start = f"{row['arm']} comes within 5 % of its full-data score ({full}) from {slices(fewest)} on"
+    return f"{start}; {confirmed}."
 
 
 def _lengths(findings: Findings) -> list[str]:
@@ -160,11 +165,10 @@ def _length(series: str, rows: list[Row]) -> str:
     )
     if fewest is best:
         return f"{start}; every shorter pretraining is worse." if fewest is not rows[0] else f"{start}."
-    epochs = fewest["pretrain_epochs"]
-    return (
-        f"{start}; already {epochs} {'is' if epochs == 1 else 'are'} within noise of that, behind by "
-        f"{fewest['behind_best']:.3f} (95 % interval {fewest['behind_low']:.3f} to {fewest['behind_high']:.3f})."
-    )
+    epochs, behind = fewest["pretrain_epochs"], f"behind by {fewest['behind_best']:.3f}"
+    if fewest["behind_low"] is not None:
+        behind += f" (95 % interval {fewest['behind_low']:.3f} to {fewest['behind_high']:.3f})"
+    return f"{start}; already {epochs} {'is' if epochs == 1 else 'are'} within noise of that, {behind}."
 
 
 def _convergence(findings: Findings) -> list[str]:
@@ -214,12 +218,13 @@ def _undecided(findings: Findings) -> list[str]:
     sentences = []
     if undecided:
         spans = sum(row["low"] is None or row["low"] <= 0 <= row["high"] for row in undecided)
-        reasons = [f"for {spans} the 95 % interval spans zero"] if spans else []
+        reasons = ["the 95 % interval spans zero"]
         if spans < len(undecided):
+            reasons = [f"for {spans} the 95 % interval spans zero"] if spans else []
             reasons.append(f"for {len(undecided) - spans} the corrected test does not confirm the interval")
         sentences.append(
-            f"{len(undecided)} of {len(compared)} differences between sources are not decided: "
-            f"{' and '.join(reasons)}. {_basis(undecided)}"
+            f"Of {len(compared)} differences between sources {len(undecided)} "
+            f"{'is' if len(undecided) == 1 else 'are'} not decided: {' and '.join(reasons)}. {_basis(undecided)}"
         )
     if any(row["num_seeds"] == 1 for row in findings.scores):
         sentences.append(
