@@ -97,7 +97,9 @@ class Findings:
         for pair in at(self.comparison, setting, count):
             if best["arm"] in (pair["arm"], pair["other"]):
                 other = pair["other"] if pair["arm"] == best["arm"] else pair["arm"]
-                decided[other] = pair["decided"]
+                # With seeds missing, the pair's common seeds may disagree with the means: that is no win.
+                ahead = (pair["difference"] or 0.0) * (1 if pair["arm"] == best["arm"] else -1)
+                decided[other] = pair["decided"] and ahead > 0
         others = [row["arm"] for row in rows if row["arm"] != best["arm"]]
         return Best(
             setting=setting,

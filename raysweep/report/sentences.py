@@ -128,8 +128,8 @@ def _enough(row: Row) -> str:
     fewest, sure, everything = row["fewest"], row["fewest_sure"], row["full_annotations"]
     if fewest == everything:
         return (
-            f"{row['arm']} needs all {slices(everything)}: no smaller count comes within 5 % of its score there, "
-            f"{row['full_mean']:.3f}."
+            f"{row['arm']} needs all {slices(everything)}: no smaller count comes within 5 % of its score "
+            f"there, {row['full_mean']:.3f}."
         )
     full = f"{row['full_mean']:.3f} with {everything}"
     if sure == fewest:
@@ -224,7 +224,8 @@ def _undecided(findings: Findings) -> list[str]:
             reasons.append(f"for {len(undecided) - spans} the corrected test does not confirm the interval")
         sentences.append(
             f"Of {len(compared)} differences between sources {len(undecided)} "
-            f"{'is' if len(undecided) == 1 else 'are'} not decided: {' and '.join(reasons)}. {_basis(undecided)}"
+            f"{'is' if len(undecided) == 1 else 'are'} not decided: {' and '.join(reasons)}. "
+            f"{_basis(undecided)}"
         )
     if any(row["num_seeds"] == 1 for row in findings.scores):
         sentences.append(

@@ -8,6 +8,7 @@ from raysweep.report import StudyFacts, build_report
 from raysweep.results.read import StudyTables
 from tests.simulate import simulated_examples, simulated_study
 
+INLINE = {"strong", "span", "a", "b"}
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
@@ -32,6 +33,8 @@ class PageParser(HTMLParser):
     def handle_endtag(self, tag):
         if not self.open or self.open.pop() != tag:
             self.mismatched.append(tag)
+        if tag not in INLINE:
+            self.text.append(" ")
 
     def handle_data(self, data):
         if not self.open or self.open[-1] not in ("script", "style"):
@@ -39,7 +42,7 @@ class PageParser(HTMLParser):
 
     @property
     def visible_text(self) -> str:
-        return " ".join(" ".join(self.text).split())
+        return " ".join("".join(self.text).split())
 
 
 def parse(page: str) -> PageParser:
