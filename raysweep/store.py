@@ -150,7 +150,7 @@ class Store:
         """Return a file's bytes, or None if there is no such file."""
         try:
             with self._fs.open_input_stream(self._full(path)) as stream:
-                return cast(bytes, stream.read())
+                return cast("bytes", stream.read())
         except FileNotFoundError:
             return None
 

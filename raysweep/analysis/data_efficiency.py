@@ -1,0 +1,97 @@
+"""Data efficiency: the test score of every arm by annotation count, and the fewest annotations that are
+enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from raysweep.analysis._scores import ArmScores, arm_scores, paired
+from raysweep.analysis._statistics import mean_interval
+from raysweep.analysis._tables import AXES, answer_table
+from raysweep.analysis.arms import Arm, Setting
+from raysweep.results.read import StudyTables
+
+SCORES = {
+    **AXES,
+    "metric": pa.string(),
+    "mean": pa.float64(),
+    "low": pa.float64(),
+    "high": pa.float64(),
+    "num_seeds": pa.int64(),
+    "num_subjects": pa.int64(),
+    "num_pending": pa.int64(),
+    "num_failed": pa.int64(),
+}
+NEEDED = {
+    **{name: kind for name, kind in AXES.items() if name != "annotations"},
+    "full_annotations": pa.int64(),
+    "full_mean": pa.float64(),
+    "within": pa.float64(),
+    "fewest": pa.int64(),
+    "fewest_sure": pa.int64(),
+}
+
+
+def data_efficiency(tables: StudyTables) -> pa.Table:
+    """Return the mean test score by arm and annotation count, with a 95 % interval.
+
+    The mean is over seeds and test subjects; a subject's score is the mean over its slices of the mean over
+    the foreground classes present (``stages.test_score`` weighs slices equally instead). The interval is a
+    bootstrap over seeds and patients and holds for new seeds and new patients of the same kind; with one seed
+    it holds for that seed alone. Unfinished grid points keep their row, with nulls and the number of cells
+    pending and failed.
+
+    Source: Owen 2007, The pigeonhole bootstrap; Hesterberg 2015, What teachers should know about the
+    bootstrap.
+    """
+    rows = []
+    for entry in arm_scores(tables):
+        interval = mean_interval(entry.scores, bounds=(0.0, 1.0))
+        rows.append(
+            {
+                **entry.key,
+                "metric": entry.metric,
+                **interval.__dict__,
+                "num_seeds": len(entry.seeds),
+                "num_subjects": len(entry.subjects),
+                "num_pending": entry.num_pending,
+                "num_failed": entry.num_failed,
+            }
+        )
+    return answer_table(rows, SCORES)
+
+
+def annotations_needed(tables: StudyTables, within: float = 0.05) -> pa.Table:
+    """Return, per arm, the fewest annotations whose score is within a share of the arm's full-data score.
+
+    Full data is the arm's largest annotation count of the study. ``fewest`` is the smallest count from which
+    on every mean is at least (1 - within) times the full-data mean; ``fewest_sure`` asks the same of the low
+    end of the 95 % interval of ``score - (1 - within) * full-data score``, paired by seed and subject. Counts
+    that have not run are passed over. Null where full data have not run, and where only full data are enough
+    the answer is the full count.
+    """
+    arms: dict[tuple[Setting, Arm], list[ArmScores]] = {}
+    for entry in arm_scores(tables):
+        arms.setdefault((entry.setting, entry.arm), []).append(entry)
+    return answer_table([_needed(entries, within) for entries in arms.values()], NEEDED)
+
+
+def _needed(entries: list[ArmScores], within: float) -> dict[str, Any]:
+    """``entries`` are one arm at rising annotation counts."""
+    full = entries[-1]
+    key = {name: value for name, value in full.key.items() if name != "annotations"}
+    row = {**key, "full_annotations": full.annotations, "within": within}
+    if not full.scores.size:
+        return row
+    fewest = sure = full.annotations
+    still_fewest = still_sure = True
+    for entry in reversed([e for e in entries[:-1] if e.scores.size]):
+        few, many = paired(entry, full)
+        margin = mean_interval(few - (1 - within) * many)
+        still_fewest = still_fewest and margin.mean >= 0
+        still_sure = still_sure and margin.low >= 0
+        fewest = entry.annotations if still_fewest else fewest
+        sure = entry.annotations if still_sure else sure
+    return {**row, "full_mean": mean_interval(full.scores).mean, "fewest": fewest, "fewest_sure": sure}

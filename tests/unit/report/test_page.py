@@ -1,0 +1,180 @@
+import base64
+import hashlib
+import io
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from raysweep.report import PublishedNumber, StudyFacts, write_report
+from raysweep.results.read import StudyTables
+from raysweep.results.write import to_table
+from tests.simulate import simulated_examples, simulated_study
+from tests.unit.report.study_pages import page_of, parse, partial_study
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return partial_study()
+
+
+@pytest.fixture(scope="module")
+def page(tables):
+    return page_of(tables)
+
+
+@pytest.fixture(scope="module")
+def parsed(page):
+    return parse(page)
+
+
+def test_every_element_is_closed(parsed):
+    assert parsed.open == []
+    assert parsed.mismatched == []
+
+
+def test_nothing_is_loaded_from_outside_the_page(parsed):
+    loads = [
+        value
+        for _, attributes in parsed.elements
+        for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
+        if (value := attributes.get(name)) is not None
+    ]
+    assert loads
+    assert all(value.startswith(("#", "data:")) for value in loads)
+
+
+def test_styles_name_no_resource(page):
+    assert not re.search(r"@import|url\(", page.split("<style>")[1].split("</style>")[0])
+
+
+def test_the_policy_admits_exactly_the_scripts_of_the_page(page):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1).replace("&#39;", "'")
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    allowed = {f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts}
+    assert len(scripts) == 2
+    assert policy.startswith("default-src 'none'")
+    assert set(policy.split("script-src ")[1].split()) == allowed
+
+
+def test_vega_is_embedded_once(page):
+    assert page.count("window.vegaEmbed") == 1
+    assert len(page) < 3_000_000
+
+
+def test_missing_cells_are_shown(parsed):
+    assert "3 of 24 cells have not run (random at 120)." in parsed.visible_text
+    assert "2 of 24 cells failed" in parsed.visible_text
+    assert "3 pending" in parsed.visible_text
+    assert "RuntimeError: CUDA out of memory" in parsed.visible_text
+    assert "(no result: random)" in parsed.visible_text
+
+
+def test_every_plot_has_a_name_and_numbers(page, parsed):
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    plots = [attributes for _, attributes in parsed.elements if "data-plot" in attributes]
+    assert {attributes["data-plot"] for attributes in plots} == set(specs)
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
+    figures = page.split("<figure>")[1:]
+    assert all('<details class="numbers">' in figure.split("</figure>")[1][:200] for figure in figures)
+
+
+def test_plots_of_finished_arms_hold_their_means(page):
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    text = json.dumps(specs["score-0"], ensure_ascii=False)
+    assert '"arm": "imagenet → acdc · byol · 25 ep"' in text
+    assert "1 ep" not in text.replace("11 ep", "")
+
+
+def test_pictures_are_images_with_words(parsed):
+    images = [attributes for tag, attributes in parsed.elements if tag == "img"]
+    # 2 annotation counts x 3 slices x (image, truth, and 3 arms or the 2 that have finished)
+    assert len(images) == 3 * 5 + 3 * 4
+    assert all(attributes["alt"] for attributes in images)
+    picture = Image.open(io.BytesIO(base64.b64decode(images[1]["src"].split(",")[1])))
+    assert picture.size == (192, 192)
+
+
+def test_overlays_show_the_classes_in_their_colours():
+    from raysweep.report.slices import CLASS_COLOURS, picture_uri
+
+    tables = simulated_study(sources={"random": False}, annotations=(8,), seeds=(0,))
+    example = simulated_examples(tables, tables.cells["stage"][0].as_py())[0]
+    data = base64.b64decode(picture_uri(example.image, example.truth).split(",")[1])
+    colours = {c for _, c in Image.open(io.BytesIO(data)).convert("RGB").getcolors(100_000)}
+    for colour in CLASS_COLOURS[:3]:
+        wanted = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        assert min(max(abs(a - b) for a, b in zip(wanted, c, strict=True)) for c in colours) <= 12
+
+
+def test_text_of_a_study_cannot_become_markup():
+    tables = simulated_study(
+        sources={HOSTILE: False, "b": True}, methods=(HOSTILE,), annotations=(8,), epochs=2
+    )
+    stages = tables.stages.to_pylist()
+    stages[-1] |= {"status": "failed", "error": HOSTILE}
+    broken = StudyTables(HOSTILE, tables.cells, to_table("stages", stages), tables.epochs, tables.cases)
+    facts = StudyFacts(
+        HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, ((HOSTILE, HOSTILE),),
+        (PublishedNumber(HOSTILE, "dice", 0.5, reference=HOSTILE),),
+    )  # fmt: skip
+    page = page_of(broken, facts)
+    parsed = parse(page)
+    assert "<script>alert" not in page
+    assert parsed.mismatched == []
+    assert not any("onerror" in attributes for _, attributes in parsed.elements)
+    assert sum(tag == "script" for tag, _ in parsed.elements) == 3
+    assert HOSTILE in parsed.visible_text
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (simulated_study(annotations=(8,), pending=lambda c: True), "Nothing has finished yet"),
+        (simulated_study(annotations=(8,), failed=lambda c: True), "15 of 15 cells failed"),
+        (simulated_study(annotations=(8,), seeds=(0,)), "rest on one seed"),
+        (simulated_study(sources={"random": False}, annotations=(8,)), "no other finished arm"),
+        (simulated_study(annotations=(8,), num_subjects=2), "it needs more test subjects"),
+        (simulated_study(annotations=(8,), num_subjects=1, seeds=(0,)), "1 test subject"),
+    ],
+    ids=["nothing", "all failed", "one seed", "one arm", "two subjects", "one cell per arm"],
+)
+def test_small_and_unfinished_studies_have_a_page_that_says_so(study, said):
+    parsed = parse(page_of(study))
+    assert said in parsed.visible_text
+    assert parsed.mismatched == []
+
+
+def test_published_numbers_stand_beside_the_studys_own(tables):
+    facts = StudyFacts(
+        "s", published=(PublishedNumber("imagenet", "dice", 0.871, 0.01, reference="table 2"),
+                        PublishedNumber("imagenet", "iou", 0.5, reference="table 3")),
+    )  # fmt: skip
+    text = parse(page_of(tables, facts)).visible_text
+    assert re.search(r"imagenet all dice 0\.871 ± 0\.010 0\.8\d\d \(0\.\d+ to 0\.\d+\) table 2", text)
+    assert "imagenet all iou 0.500 not measured table 3" in text
+
+
+def test_several_settings_are_named_apart():
+    tables = simulated_study(annotations=(8,), seeds=(0, 1), epochs=3)
+    cells = tables.cells.to_pylist()
+    for cell in cells:
+        cell["tuning"] = "frozen" if cell["seed"] == 1 else "full"
+    split = StudyTables("s", to_table("cells", cells), tables.stages, tables.epochs, tables.cases)
+    text = parse(page_of(split)).visible_text
+    assert "frozen: With 8 annotated slices" in text
+    assert "full: 8 annotated slices" in text
+
+
+def test_equal_results_give_an_equal_page(tables, page, tmp_path):
+    path = write_report(
+        tmp_path / "reports" / "page.html",
+        tables,
+        lambda s: simulated_examples(tables, s),
+        StudyFacts(tables.study),
+    )
+    assert path.read_text(encoding="utf-8") == page
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]

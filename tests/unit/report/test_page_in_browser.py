@@ -1,0 +1,55 @@
+"""The page in a real browser: it draws, without an error and without a network."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.unit.report.study_pages import page_of, parse, partial_study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--virtual-time-budget=15000", "--enable-logging=stderr", "--window-size=1280,2000",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+
+
+def open_in_browser(page: str, folder) -> tuple[str, list[str]]:
+    """Return the document after its scripts have run, and what they wrote to the console."""
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    return open_in_browser(page_of(partial_study()), tmp_path_factory.mktemp("browser"))
+
+
+def test_page_opens_without_a_word_on_the_console(opened):
+    assert opened[1] == []
+
+
+def test_every_plot_draws_lines_or_bars(opened):
+    dom = opened[0]
+    plots = re.findall(r'<div class="plot[^>]*data-plot="([^"]+)".*?</svg>', dom, re.DOTALL)
+    num_plots = dom.count("data-plot=")
+    assert len(plots) == num_plots > 4
+    assert f'data-drawn="{num_plots}"' in dom
+    assert dom.count('aria-roledescription="line mark') + dom.count("mark-line") >= num_plots - 1
+
+
+def test_a_script_in_a_study_is_refused_by_the_policy(tmp_path):
+    page = page_of(partial_study()).replace("</footer>", "</footer><script>document.title = 'run'</script>")
+    dom, console = open_in_browser(page, tmp_path)
+    assert "<title>run</title>" not in dom
+    assert any("Content Security Policy" in line for line in console)
+    assert parse(page).mismatched == []
