@@ -194,7 +194,7 @@ def run(
         for stage, reason in reasons.items():
             typer.echo(f"{kind} {stage}: {reason}", err=True)
     if report_:
-        made = make_report(name, store=launched.store)
+        made = make_report(launched.plan.study, store=launched.store)
         _print(made.summary)
         _print(f"report: {made.page}")
     if not outcome.is_complete:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+from rich.console import RenderableType
 
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
@@ -17,6 +19,8 @@ from raysweep.engine.inline import InlineExecutor
 from raysweep.engine.queue import StageQueue
 from raysweep.errors import StudyError
 from raysweep.planning import PackFacts, Plan, build_plan
+from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.results.examples import read_examples
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
@@ -107,6 +111,35 @@ def run(
         )
         outcome = _executor(executor, address).run(planned, queue, opened)
     return StudyRun(planned, outcome, opened)
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """A written report."""
+
+    page: str
+    """Where the HTML page is."""
+    summary: RenderableType
+    """The same facts for the terminal."""
+
+
+def report(study: Study, *, store: Store | str | Path | None = None, out: str | Path | None = None) -> ReportFiles:
+    """Write the report of a study: one HTML page, into a folder or, by default, into the store.
+
+    Raises:
+        StoreError: if the store has no such study.
+    """
+    opened = _as_store(store)
+    tables = study_tables(opened, study.study)
+    facts = study_facts(study, tables)
+    examples = partial(read_examples, opened)
+    if out is not None:
+        page = str(write_report(Path(out) / "index.html", tables, examples, facts))
+    else:
+        path = f"reports/{study.study}/index.html"
+        opened.write_bytes(path, build_report(tables, examples, facts).encode())
+        page = f"{opened.uri}/{path}"
+    return ReportFiles(page, terminal_summary(tables, facts))
 
 
 def publish_cells(planned: Plan, store: Store) -> None:

@@ -220,9 +220,7 @@ def _add_cases(
             present = [c for c in (1, 2, 3) if not (c == 1 and number == 0)]
             counts = {c: _counts(mean, metric, 2000, 60_000) for c in present}
             for index, name in enumerate(("background", *CLASSES)):
-                tp, fp, fn, tn = counts.get(
-                    index, (58_000, 900, 900, 200) if index == 0 else (0, 0, 0, 60_000)
-                )
+                tp, fp, fn, tn = counts.get(index, (58_000, 900, 900, 200) if index == 0 else (0, 0, 0, 60_000))
                 total = 2 * tp + fp + fn
                 rows.append(
                     {"stage": cell["stage"], "split": "test", "subject": f"patient{subject + 1:03}",

@@ -71,9 +71,7 @@ def subject_scores(tables: StudyTables, split: str = "test") -> pa.Table:
         keys = {name: _text(rows, name) for name in _SLICE}
         parts.append(pa.table({**keys, "score": rows[metric]}).filter(pc.is_finite(rows[metric])))
     if not parts:
-        return pa.schema(
-            [("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())]
-        ).empty_table()
+        return pa.schema([("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())]).empty_table()
     # One thread keeps the order of summation, and with it the last bit, the same in every run.
     slices = _mean_by(pa.concat_tables(parts), _SLICE)
     return _mean_by(slices, ["stage", "subject"]).sort_by([("stage", "ascending"), ("subject", "ascending")])

@@ -32,9 +32,7 @@ COLUMNS = {
 }
 
 
-def comparison(
-    tables: StudyTables, reference: str | None = None, arms: Sequence[str] | None = None
-) -> pa.Table:
+def comparison(tables: StudyTables, reference: str | None = None, arms: Sequence[str] | None = None) -> pa.Table:
     """Return the paired difference ``arm - other`` in test score, for every pair at every annotation count.
 
     ``arms`` are the labels of the arms to compare, all by default. Correcting over fewer pairs finds more, so

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+
+from raysweep._version import __version__
+from raysweep.results.read import StudyTables
+from raysweep.study import Study
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,46 @@ class StudyFacts:
     provenance: tuple[tuple[str, str], ...] = ()
     """Label and value: pack digests, devices, commit, ..."""
     published: tuple[PublishedNumber, ...] = ()
+
+
+def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
+    """Return what a report says of a study: its question, its protocol, and where its numbers come from."""
+    run = tables.query(
+        """
+        SELECT DISTINCT device, precision, threads, versions FROM stages WHERE status = 'done' AND device IS NOT NULL
+        ORDER BY ALL
+        """
+    ).to_pylist()
+    packs = tables.query("SELECT DISTINCT pack FROM stages ORDER BY pack").to_pylist()
+    versions = [", ".join(f"{name} {value}" for name, value in json.loads(row["versions"]).items()) for row in run]
+    hardware = [f"{row['device']}, {row['precision']}, {row['threads']} threads" for row in run]
+    shared = study.pretraining
+    provenance = [
+        ("pack digests", ", ".join(row["pack"] for row in packs)),
+        ("computed on", "; ".join(sorted(set(hardware)))),
+        ("versions", "; ".join(sorted(set(versions)))),
+        (
+            "pretraining",
+            f"schedule {shared.schedule}, seeds {shared.seeds}, {shared.image_size} px, batch {shared.batch_size}",
+        ),
+        *((f"task {name}", _task_text(study, name)) for name in study.task_names),
+    ]
+    return StudyFacts(
+        study=study.study,
+        description=study.description,
+        protocol=(
+            "corrected: nested annotation subsets shared by all sources, whole test slices at native resolution, "
+            "scores without background"
+        ),
+        raysweep_version=__version__,
+        provenance=tuple((label, text) for label, text in provenance if text),
+    )
+
+
+def _task_text(study: Study, name: str) -> str:
+    settings = study.task_settings(name)
+    training = settings.training
+    return (
+        f"{study.tasks[name]['kind']} on {settings.pack}, {training.epochs} epochs of batch {training.batch_size} at "
+        f"{training.image_size} px, steps {training.steps}, annotations by {settings.annotate_by}"
+    )

@@ -143,9 +143,7 @@ def longest(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         key = (Setting.of(row), Arm.of(row).series)
         epochs[key] = max(epochs.get(key, 0), row["pretrain_epochs"] or 0)
-    return [
-        row for row in rows if (row["pretrain_epochs"] or 0) == epochs[Setting.of(row), Arm.of(row).series]
-    ]
+    return [row for row in rows if (row["pretrain_epochs"] or 0) == epochs[Setting.of(row), Arm.of(row).series]]
 
 
 def _failures(tables: StudyTables, trials: list[Row]) -> list[Row]:

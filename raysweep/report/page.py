@@ -78,9 +78,7 @@ def write_report(path: Path, tables: StudyTables, examples: ReadExamples, facts:
 @cache
 def vega_bundle() -> str:
     """Return the JavaScript that draws the plots: Vega, Vega-Lite and Vega-Embed, one script."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace(
-        "</script", "<\\/script"
-    )
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")
 
 
 def _specs(sections: dict[str, list[plots.Panel]]) -> Markup:

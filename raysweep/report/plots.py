@@ -167,15 +167,11 @@ def _points(rows: Sequence[Row]) -> list[Row]:
     return points
 
 
-def _banded(
-    points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, height: int, points_drawn: bool = True
-) -> Spec:
+def _banded(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, height: int, points_drawn: bool = True) -> Spec:
     return _finish(alt.layer(*_layers(points, x, y, marks, points_drawn=points_drawn)), height=height)
 
 
-def _layers(
-    points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, points_drawn: bool = True
-) -> list[alt.Chart]:
+def _layers(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, points_drawn: bool = True) -> list[alt.Chart]:
     base = alt.Chart(alt.InlineData(values=points)).encode(x=x, color=marks.encode_colour())
     tooltip = ["arm:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))]
     layers = [

@@ -41,11 +41,7 @@ def arm_pattern(findings: Findings) -> re.Pattern[str]:
     """Return a pattern whose one group is the name of an arm or of its series, the longest that fits."""
     labels = {row["arm"] for row in findings.scores} | set(findings.series)
     ordered = sorted(labels, key=lambda label: (-len(label), label))
-    return (
-        re.compile(rf"(?<!\w)({'|'.join(map(re.escape, ordered))})(?!\w)")
-        if ordered
-        else re.compile("(?!)()")
-    )
+    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, ordered))})(?!\w)") if ordered else re.compile("(?!)()")
 
 
 def score(row: Row) -> str:
@@ -200,9 +196,7 @@ def _convergence(findings: Findings) -> list[str]:
 def _cost(findings: Findings) -> list[str]:
     total = findings.cost[-1]
     ended = "ended" if total["num_failed"] else "finished"
-    text = (
-        f"The {total['num_stages']} {ended} stages took {duration(total['wall_s'])} of training and testing"
-    )
+    text = f"The {total['num_stages']} {ended} stages took {duration(total['wall_s'])} of training and testing"
     saved = total["naive_wall_s"] - total["shared_wall_s"]
     if saved > 0.01 * total["naive_wall_s"]:
         text += (
@@ -243,9 +237,7 @@ def _basis(undecided: list[Row]) -> str:
     # The permutation test of n subjects has no p below 2 / 2 ** n; the pairs of a count share the correction.
     num_pairs = max(Counter((Setting.of(row), row["annotations"]) for row in undecided).values())
     if num_pairs * 2.0 ** (1 - num_subjects) >= ALPHA:
-        return (
-            f"With {subjects} and {num_pairs} pairs the test cannot decide any: it needs more test subjects."
-        )
+        return f"With {subjects} and {num_pairs} pairs the test cannot decide any: it needs more test subjects."
     return f"They rest on as few as {seeds} and {subjects}; more of either would narrow the intervals."
 
 

@@ -54,9 +54,7 @@ def train(method: Method, optimiser, views, steps: range) -> list[float]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_loss_is_finite_and_reaches_the_encoder(name, channels):
     method = build(name, channels)
-    result = method.loss(
-        draw_views(method, torch.Generator().manual_seed(0), channels), torch.arange(NUM_SLICES)
-    )
+    result = method.loss(draw_views(method, torch.Generator().manual_seed(0), channels), torch.arange(NUM_SLICES))
     result["loss"].backward()
     assert result["loss"].shape == ()
     assert result["loss"].dtype == torch.float32

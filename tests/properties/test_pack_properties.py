@@ -55,9 +55,7 @@ def test_whatever_is_written_is_read_back_equal(drawn):
     headers, pixels = [header for header, _ in drawn], [one for _, one in drawn]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.h5"
-        write_pack(
-            path, PackHeader("any", 1, {}, ("label",)), headers, pixels, lambda labels: ("background",)
-        )
+        write_pack(path, PackHeader("any", 1, {}, ("label",)), headers, pixels, lambda labels: ("background",))
         pack = Pack.open(path)
         pack.verify()
         assert len(pack) == len(drawn)

@@ -60,6 +60,3 @@ function filterable(input) {
 
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll("input[data-filters]").forEach(filterable);
-
-// On paper the tables under the plots stand open.
-addEventListener("beforeprint", () => document.querySelectorAll("details.numbers").forEach((d) => { d.open = true; }));

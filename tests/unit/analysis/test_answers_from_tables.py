@@ -146,9 +146,7 @@ def test_convergence_is_the_first_epoch_at_the_threshold():
 
 def test_the_common_target_is_the_best_mean_of_finals():
     tables = simulated_study(annotations=(8,), seeds=(0, 1, 2))
-    rows = [
-        r for r in analysis.convergence(tables).to_pylist() if (r["target"], r["fraction"]) == ("best", 0.95)
-    ]
+    rows = [r for r in analysis.convergence(tables).to_pylist() if (r["target"], r["fraction"]) == ("best", 0.95)]
     finals: dict[str, list[float]] = {}
     for row in rows:
         finals.setdefault(row["arm"], []).append(row["final"])
@@ -160,8 +158,7 @@ def test_a_weak_source_is_censored_and_its_median_is_unknown():
     truth = Effects(source_gain={"imagenet": 0.8})
     tables = simulated_study(sources={"random": False, "imagenet": False}, annotations=(8,), effects=truth)
     rows = {
-        (row["arm"], row["target"], row["fraction"]): row
-        for row in analysis.convergence_summary(tables).to_pylist()
+        (row["arm"], row["target"], row["fraction"]): row for row in analysis.convergence_summary(tables).to_pylist()
     }
     weak = rows["random", "best", 0.95]
     assert (weak["num_censored"], weak["median_epoch"]) == (3, None)

@@ -53,9 +53,7 @@ def test_validation_cases_do_not_enter_the_test_score():
     tables = simulated_study(annotations=(8,), seeds=(0,))
     rows = tables.cases.to_pylist()
     other = [{**row, "split": "val", "dice": 0.0} for row in rows if row["class_index"] > 0]
-    mixed = StudyTables(
-        tables.study, tables.cells, tables.stages, tables.epochs, to_table("cases", [*rows, *other])
-    )
+    mixed = StudyTables(tables.study, tables.cells, tables.stages, tables.epochs, to_table("cases", [*rows, *other]))
     assert subject_scores(mixed) == subject_scores(tables)
 
 
@@ -80,9 +78,7 @@ def test_two_counts_answered_by_one_stage_are_one_observation():
     tables = simulated_study(annotations=(8,), seeds=(0, 1))
     cells = tables.cells.to_pylist()
     again = [{**cell, "cell": cell["cell"] + "-all", "annotations_asked": "all"} for cell in cells]
-    doubled = StudyTables(
-        tables.study, to_table("cells", [*cells, *again]), tables.stages, tables.epochs, tables.cases
-    )
+    doubled = StudyTables(tables.study, to_table("cells", [*cells, *again]), tables.stages, tables.epochs, tables.cases)
     for first, second in itertools.zip_longest(arm_scores(tables), arm_scores(doubled)):
         assert first.scores.tolist() == second.scores.tolist()
 

@@ -226,9 +226,7 @@ def test_blur_equals_torchvision_for_each_sigma(size):
     slices = some_slices(4, channels=2, shape=(size, size))
     sigma = torch.tensor([0.1, 0.0, 1.0, 2.0])
     radius = min(6, size - 1)
-    batch = augment.apply(
-        slices, parameters_with(4, (size, size), blur_sigma_px=sigma, blur_radius_px=6), size
-    )
+    batch = augment.apply(slices, parameters_with(4, (size, size), blur_sigma_px=sigma, blur_radius_px=6), size)
     for i in (0, 2, 3):
         expected = reference.gaussian_blur(slices[i], [2 * radius + 1] * 2, [float(sigma[i])] * 2)
         torch.testing.assert_close(batch[i], expected, atol=1e-5, rtol=0)
@@ -277,9 +275,7 @@ def test_drawn_ranges_are_those_of_the_settings():
 
 
 def test_probabilities_are_those_of_the_settings():
-    settings = Augmentation(
-        flip_p=0.3, vertical_flip_p=0.1, jitter_p=0.6, blur_p=0.2, noise_p=0.4, solarise_p=0.7
-    )
+    settings = Augmentation(flip_p=0.3, vertical_flip_p=0.1, jitter_p=0.6, blur_p=0.2, noise_p=0.4, solarise_p=0.7)
     p = augment.draw(settings, torch.tensor([(32, 32)] * 4000), generator())
     for chosen, share in (
         (p.flip_x, 0.3),
@@ -293,9 +289,7 @@ def test_probabilities_are_those_of_the_settings():
 
 
 def test_draws_of_one_sample_are_independent_of_each_other():
-    settings = EVERYTHING.model_copy(
-        update={"flip_p": 0.5, "jitter_p": 1.0, "noise_p": 0.5, "crop_ratio": (1, 1)}
-    )
+    settings = EVERYTHING.model_copy(update={"flip_p": 0.5, "jitter_p": 1.0, "noise_p": 0.5, "crop_ratio": (1, 1)})
     p = augment.draw(settings, torch.tensor([(400, 400)] * 4000), generator())
     place = (p.y0 / (401 - p.h), p.x0 / (401 - p.w), p.h)
     chosen = (p.flip_x, p.flip_y, p.blur_sigma_px > 0, p.noise_std > 0, p.solarise)

@@ -22,9 +22,7 @@ def save(path: Path, array, spacing=(1.25, 1.5, 8.0), slope=None) -> None:
     nibabel.save(image, path)
 
 
-def write_patient(
-    source: Path, number: int, *, group: str | None = "DCM", num_frames: int = 4, seed: int = 0
-):
+def write_patient(source: Path, number: int, *, group: str | None = "DCM", num_frames: int = 4, seed: int = 0):
     """A cine of ``num_frames`` frames with 1 and 3 labelled; returns cine and masks, (x, y, z, t)."""
     rng = np.random.default_rng([seed, number])
     folder = source / f"patient{number:03d}"
@@ -160,9 +158,7 @@ def test_wrong_labels_are_named_with_what_is_allowed(source, tmp_path):
     mask = np.zeros(SHAPE, np.uint8)
     mask[0, 0, 0] = 4
     save(frame_path(source, "_gt"), mask)
-    with pytest.raises(
-        PackError, match=r"frame01_gt.nii.gz has the labels \[0, 4\]; allowed are 0 background"
-    ):
+    with pytest.raises(PackError, match=r"frame01_gt.nii.gz has the labels \[0, 4\]; allowed are 0 background"):
         pack_of(source, tmp_path / "p.h5")
 
 

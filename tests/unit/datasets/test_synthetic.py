@@ -47,9 +47,7 @@ def test_patients_follow_from_seed_and_number():
 
 
 def test_every_split_sees_several_diagnoses():
-    test_patients = [
-        synthesise_cine(0, number, acdc.GROUPS, 1, 2, (16, 16)).group for number in (1, 11, 21, 31, 41)
-    ]
+    test_patients = [synthesise_cine(0, number, acdc.GROUPS, 1, 2, (16, 16)).group for number in (1, 11, 21, 31, 41)]
     assert sorted(test_patients) == sorted(acdc.GROUPS)
 
 

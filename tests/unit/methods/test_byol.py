@@ -50,9 +50,7 @@ def test_gradients_reach_the_online_branch_and_never_the_momentum_branch():
         else:
             assert p.grad is not None, name
     trained = {id(p) for p in byol.trainable()}
-    assert trained == {
-        id(p) for n in ("encoder", "projector", "predictor") for p in byol.nets[n].parameters()
-    }
+    assert trained == {id(p) for n in ("encoder", "projector", "predictor") for p in byol.nets[n].parameters()}
 
 
 @pytest.mark.parametrize("step", [0, 3, 9])

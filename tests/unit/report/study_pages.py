@@ -63,6 +63,4 @@ def partial_study() -> StudyTables:
 
 
 def page_of(tables: StudyTables, facts: StudyFacts | None = None) -> str:
-    return build_report(
-        tables, lambda stage: simulated_examples(tables, stage), facts or StudyFacts(tables.study)
-    )
+    return build_report(tables, lambda stage: simulated_examples(tables, stage), facts or StudyFacts(tables.study))

@@ -111,9 +111,7 @@ def test_overlays_show_the_classes_in_their_colours():
 
 
 def test_text_of_a_study_cannot_become_markup():
-    tables = simulated_study(
-        sources={HOSTILE: False, "b": True}, methods=(HOSTILE,), annotations=(8,), epochs=2
-    )
+    tables = simulated_study(sources={HOSTILE: False, "b": True}, methods=(HOSTILE,), annotations=(8,), epochs=2)
     stages = tables.stages.to_pylist()
     stages[-1] |= {"status": "failed", "error": HOSTILE}
     broken = StudyTables(HOSTILE, tables.cells, to_table("stages", stages), tables.epochs, tables.cases)

@@ -1,5 +1,6 @@
 """The page in a real browser: it draws, without an error and without a network."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -53,3 +54,29 @@ def test_a_script_in_a_study_is_refused_by_the_policy(tmp_path):
     assert "<title>run</title>" not in dom
     assert any("Content Security Policy" in line for line in console)
     assert parse(page).mismatched == []
+
+
+def test_tables_sort_and_filter(tmp_path):
+    drive = """
+      const table = document.getElementById("trials-table");
+      const column = (i) => [...table.tBodies[0].rows].filter((r) => !r.hidden).map((r) => r.cells[i].textContent);
+      const [score, filter] = [table.tHead.rows[0].cells[4], document.getElementById("trials-filter")];
+      const found = {};
+      score.querySelector("button").click(); found.up = column(4); found.sorted = score.getAttribute("aria-sort");
+      score.querySelector("button").click(); found.down = column(4);
+      filter.value = "failed IMAGENET"; filter.dispatchEvent(new Event("input")); found.status = column(1);
+      found.count = document.getElementById("trials-count").textContent;
+      document.body.dataset.found = JSON.stringify(found);
+    """
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(partial_study()))
+    dom, console = open_in_browser(page.replace("</body>", f"<script>{{{drive}}}</script></body>"), tmp_path)
+    assert console == []
+    body = next(attributes for tag, attributes in parse(dom).elements if tag == "body")
+    found = json.loads(body["data-found"])
+    finished = sorted(text for text in found["up"] if text)
+    assert len(finished) == 19
+    assert found["up"] == [*finished, *[""] * 5]
+    assert found["down"] == [*finished[::-1], *[""] * 5]
+    assert found["sorted"] == "ascending"
+    assert found["status"] == ["failed", "failed"]
+    assert found["count"] == "2 of 24"

@@ -73,9 +73,7 @@ def layers() -> nn.Sequential:
     [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD), ("lars", LARS)],
 )
 def test_weight_decay_reaches_weights_but_neither_biases_nor_normalisation(name, cls):
-    optimiser = build_optimiser(
-        layers(), Optimisation(optimiser=name, lr=0.2, weight_decay=0.1, momentum=0.8)
-    )
+    optimiser = build_optimiser(layers(), Optimisation(optimiser=name, lr=0.2, weight_decay=0.1, momentum=0.8))
     assert type(optimiser) is cls
     decayed, exempt = optimiser.param_groups
     assert [p.ndim for p in decayed["params"]] == [2, 2]

@@ -91,8 +91,7 @@ def test_scores_equal_monai_where_the_class_is_in_the_truth():
     prediction, truth = every_pair()
     counts = confusion_counts(prediction, truth, NUM_CLASSES)
     one_hot = [
-        torch.nn.functional.one_hot(mask, NUM_CLASSES).permute(0, 3, 1, 2).float()
-        for mask in (prediction, truth)
+        torch.nn.functional.one_hot(mask, NUM_CLASSES).permute(0, 3, 1, 2).float() for mask in (prediction, truth)
     ]
     # For a class absent from the truth MONAI has one policy, whether or not it is predicted; the counts tell
     # these apart, so only classes in the truth can be compared.
