@@ -22,10 +22,10 @@ EXIT_USAGE = 2
 app = typer.Typer(
     name="raysweep",
     help="Which pretraining, how many epochs of it, and how many annotated images? Run the grid, get the answer.",
-    epilog="Exit codes: 0 fine, 1 some stages failed, 2 wrong use. Start with: raysweep run search_spaces/quickstart.yaml",
+    epilog="Exit codes: 0 fine, 1 some stages failed, 2 wrong use. Start: raysweep run search_spaces/quickstart.yaml",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich would double the time that --help takes
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -86,7 +86,8 @@ def _global(
 def pack(
     dataset: Annotated[str, typer.Argument(help="Packer; see `raysweep list datasets`.", show_default=False)],
     source: Annotated[
-        Path | None, typer.Argument(help="Folder of the data set's files; synthetic sets need none.", show_default=False)
+        Path | None,
+        typer.Argument(help="Folder of the data set's files; synthetic sets need none.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Pack to write.", show_default=False)] = ...,  # type: ignore[assignment]
     option: Annotated[
@@ -118,7 +119,9 @@ def pack(
 @app.command(epilog="Example: raysweep inspect packs/acdc.h5 --sheet acdc.png")
 def inspect(
     file: Annotated[Path, typer.Argument(help="Pack.", show_default=False)],
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a contact sheet of slices with masks (PNG).")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Write a contact sheet of slices with masks (PNG).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what is in a pack, and verify its digest."""
@@ -176,7 +179,9 @@ def run(
     ] = ExecutorChoice.tune,
     set_: SetOption = None,
     retry_failed: Annotated[bool, typer.Option(help="Try stages again that failed in an earlier launch.")] = False,
-    report_: Annotated[bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")] = True,
+    report_: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
+    ] = True,
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
     from raysweep.sweep import report as make_report
@@ -251,7 +256,9 @@ def report(
     epilog="Example: raysweep query 'SELECT source, annotations, avg(test_score) FROM trials GROUP BY ALL ORDER BY ALL'"
 )
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over the store's tables and views (DuckDB).", show_default=False)],
+    sql: Annotated[
+        str, typer.Argument(help="One SELECT over the store's tables and views (DuckDB).", show_default=False)
+    ],
     store: StoreOption = None,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print the answer.")] = TableFormat.table,
 ) -> None:

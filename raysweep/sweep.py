@@ -48,7 +48,11 @@ class OpenStore(Store):
 
     def trials(self, study: str | None = None) -> pa.Table:
         """Return one row per cell with its outcome, of one study or of all."""
-        return query_store(self, "SELECT * FROM trials ORDER BY study, cell") if study is None else self.study(study).trials()
+        return (
+            query_store(self, "SELECT * FROM trials ORDER BY study, cell")
+            if study is None
+            else self.study(study).trials()
+        )
 
     def study(self, name: str) -> StudyTables:
         """Return the tables of one study."""
@@ -64,7 +68,7 @@ def open_store(uri: str | Path | None = None) -> OpenStore:
     return OpenStore(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
 
 
-def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:  # noqa: A002
+def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:
     """Plan a study: its cells, and the stages that answer them, each once.
 
     Data sets that the study packs on demand are packed into the store, for a plan's identities need their digests.
@@ -85,7 +89,7 @@ def run(
     executor: ExecutorName = "tune",
     address: str | None = None,
     retry_failed: bool = False,
-    set: Iterable[str] = (),  # noqa: A002
+    set: Iterable[str] = (),
 ) -> StudyRun:
     """Run what is left of a study and return how it ended; launching again after any interruption continues it.
 
@@ -106,9 +110,7 @@ def run(
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened))
         publish_cells(planned, opened)
-        queue = StageQueue(
-            planned, opened.ledger(), attempts=loaded.resources.attempts, retry_failed=retry_failed
-        )
+        queue = StageQueue(planned, opened.ledger(), attempts=loaded.resources.attempts, retry_failed=retry_failed)
         outcome = _executor(executor, address).run(planned, queue, opened)
     return StudyRun(planned, outcome, opened)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,12 @@ def read_examples(store: Store, stage: str) -> list[Example]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
-            return [
-                Example(
-                    *fact[:3], *(arrays[f"{n}_{i}"] for n in ("image", "truth", "prediction")), score=fact[3]
-                )
-                for i, fact in enumerate(facts)
-            ]
+            return [_example(fact, arrays, position) for position, fact in enumerate(facts)]
     except (ValueError, KeyError, OSError) as error:
         raise StoreError(f"{store.uri}/{path} is corrupt ({error}); delete it") from error
+
+
+def _example(fact: list[Any], arrays: Mapping[str, Any], position: int) -> Example:
+    subject, frame, slice_number, score = fact
+    image, truth, prediction = (arrays[f"{name}_{position}"] for name in ("image", "truth", "prediction"))
+    return Example(subject, frame, slice_number, image, truth, prediction, score)

@@ -98,7 +98,11 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str) ->
         taken[key] = value
     unexpected = [key for key in source if key not in used and not _is_head(key, encoder.backbone)]
     if missing or reshaped or unexpected:
-        raise WeightsError(_refusal(name, encoder.backbone, len(target) - counters, len(taken) - counters, missing, reshaped, unexpected))
+        raise WeightsError(
+            _refusal(
+                name, encoder.backbone, len(target) - counters, len(taken) - counters, missing, reshaped, unexpected
+            )
+        )
     encoder.model.load_state_dict(taken, strict=True)
     return LoadReport(len(taken) - counters, tuple(adapted), tuple(key for key in source if key not in used))
 
@@ -113,13 +117,15 @@ def store_timm_weights(store: Store, name: str) -> None:
     if store.exists(path):
         return
     if not timm.is_model_pretrained(name):
-        raise WeightsError(f"timm {timm.__version__} has no pretrained weights named {name!r}; see timm.list_pretrained()")
+        raise WeightsError(
+            f"timm {timm.__version__} has no pretrained weights named {name!r}; see timm.list_pretrained()"
+        )
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsError(
-            f"weights {name!r} could not be downloaded: {error}. Where there is no network, put a safetensors file of the "
-            f"model's state dict at {store.uri}/{path}."
+            f"weights {name!r} could not be downloaded: {error}. Where there is no network, put a safetensors file of "
+            f"the model's state dict at {store.uri}/{path}."
         ) from error
     config = timm.get_pretrained_cfg(name)
     means, stds = (config.mean, config.std) if config is not None else ((0.485,), (0.229,))
@@ -157,7 +163,9 @@ def _unwrapped(content: object, file: Path) -> dict[str, Tensor]:
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             keys = ", ".join(map(str, list(content)[:8]))
-            raise WeightsError(f"weights file {file} holds no state dict: its keys are {keys}. Known: {', '.join(_WRAPPERS)}.")
+            raise WeightsError(
+                f"weights file {file} holds no state dict: its keys are {keys}. Known: {', '.join(_WRAPPERS)}."
+            )
         content = inner
     raise WeightsError(f"weights file {file} holds a {type(content).__name__}; a state dict of tensors was expected")
 
