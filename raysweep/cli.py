@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="raysweep",
@@ -187,9 +188,13 @@ def run(
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
 
-    launched = run_study(
-        study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
-    )
+    try:
+        launched = run_study(
+            study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues where it stopped", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     outcome, name = launched.outcome, launched.plan.study.study
     if outcome.done == 0 and outcome.is_complete:
         _print(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
@@ -310,9 +315,6 @@ def main() -> NoReturn:
     except RaysweepError as error:
         typer.echo(f"raysweep: {error}", err=True)
         sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt:
-        typer.echo("raysweep: interrupted; the same command continues where it stopped", err=True)
-        sys.exit(130)
     sys.exit(0)
 
 

@@ -11,7 +11,7 @@ from raysweep.store import Store
 
 
 def facts(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """Return every table's rows without the volatile columns, in one order, and the digests of snapshots and examples."""
+    """Return every table's rows without the volatile columns, in one order, and digests of snapshots and examples."""
     tables = store_tables(store)
     found: dict[str, list[dict[str, Any]]] = {}
     for name, table in TABLES.items():

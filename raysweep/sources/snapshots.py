@@ -18,7 +18,13 @@ from raysweep._version import __version__
 from raysweep.errors import StoreError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
-from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_state_dict, read_stored_weights
+from raysweep.sources.weights import (
+    IMAGENET_GREY,
+    load_weights,
+    read_state_dict,
+    read_stored_weights,
+    safetensors_metadata,
+)
 from raysweep.store import Store
 
 RANDOM_NORMALISATION = Normalisation()
@@ -41,14 +47,16 @@ def write_snapshot(
         "raysweep": __version__,
         "timm": timm.__version__,
         "torch": torch.__version__,
-        "backbone": encoder.backbone.model_dump_json(),
-        "normalisation": normalisation.model_dump_json(),
+        "backbone": encoder.backbone.model_dump(mode="json"),
+        "normalisation": normalisation.model_dump(mode="json"),
         "stage": stage,
-        "epoch": str(epoch),
-        "config": json.dumps(config, sort_keys=True),
+        "epoch": epoch,
+        "config": config,
     }
+    # One key: safetensors writes several in an order that changes from run to run.
+    metadata = {"raysweep": json.dumps(facts, sort_keys=True)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-    store.write_bytes(store.snapshot_path(stage, epoch), save_safetensors(tensors, facts))
+    store.write_bytes(store.snapshot_path(stage, epoch), save_safetensors(tensors, metadata))
 
 
 def snapshot_facts(store: Store, stage: str, epoch: int) -> dict[str, Any]:
@@ -70,9 +78,9 @@ def read_snapshot(store: Store, stage: str, epoch: int) -> Start:
         raise StoreError(f"snapshot {store.uri}/{path} is missing; delete ledger/{stage}.json to have it made again")
     try:
         tensors = load_safetensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        backbone = Backbone.model_validate_json(header["backbone"])
-        normalisation = Normalisation.model_validate_json(header["normalisation"])
+        facts = json.loads(safetensors_metadata(data)["raysweep"])
+        backbone = Backbone.model_validate(facts["backbone"])
+        normalisation = Normalisation.model_validate(facts["normalisation"])
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(
             f"snapshot {store.uri}/{path} is corrupt: {error}. Delete it and ledger/{stage}.json to have it made again"

@@ -144,10 +144,16 @@ def read_stored_weights(store: Store, name: str) -> tuple[dict[str, Tensor], Nor
     data = store.read_bytes(path)
     if data is None:
         raise StoreError(f"store {store.uri} has no {path}: `raysweep run` fetches it before any stage starts")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    recorded = header.get("__metadata__", {}).get("normalisation")
+    recorded = safetensors_metadata(data).get("normalisation")
     normalisation = Normalisation.model_validate_json(recorded) if recorded else IMAGENET_GREY
     return load_safetensors(data), normalisation
+
+
+def safetensors_metadata(data: bytes) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
 
 
 def weights_path(name: str) -> str:

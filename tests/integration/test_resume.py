@@ -1,4 +1,4 @@
-"""Real launches of the command line, killed for real: the next launch finishes with the tables of an undisturbed run."""
+"""Real launches of the command line, killed for real: the next one finishes with the tables of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ tasks:
     kind: segmentation
     pack: cardiac
     decoder_channels: [16, 8, 8]
-    training: {epochs: 4, batch_size: 4, image_size: 32}
+    training: {epochs: 3, batch_size: 4, image_size: 32}
 grid:
   source: [random, cardiac]
-  method: [simclr, byol]
-  pretrain_epochs: [2, 6]
+  method: [simclr]
+  pretrain_epochs: [1, 4]
   annotations: [4]
   seed: [0]
 """
-NUM_STAGES = 2 + 1 + 4
+NUM_STAGES = 1 + 1 + 2
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,12 @@ def test_both_executors_give_the_same_bits(study_file: Path, undisturbed: Path, 
     assert facts(open_store(store)) == facts(open_store(undisturbed))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_driver_killed_at_random_moments_resumes_to_the_same_bits(
-    study_file: Path, undisturbed: Path, tmp_path: Path, seed: int
+    study_file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    generator = random.Random(seed)
-    for _ in range(3):
+    generator = random.Random(1)
+    for _ in range(2):
         process = _launch(study_file, store, "inline")
         published = _num_published(store)
         _wait_until(lambda: _num_published(store) > published, process)  # noqa: B023
