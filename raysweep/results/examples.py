@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,5 +65,5 @@ def read_examples(store: Store, stage: str) -> list[Example]:
                 )
                 for i, fact in enumerate(facts)
             ]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{store.uri}/{path} is corrupt ({error}); delete it") from error

@@ -62,8 +62,8 @@ CELLS = Table(
         Column(
             "method", _dictionary, "pretraining method on the method axis; null where the source has none"
         ),
-        Column("pretrain_epochs", _int, "epochs of the last pretraining; null where the source has none"),
-        Column("annotations", _int, "number of annotated training slices used"),
+        Column("pretrain_epochs", _int, "length on the pretrain_epochs axis; null where the source takes none from it"),
+        Column("annotations", _int, "annotated units used for training: slices, volumes or subjects, as the task says"),
         Column("annotations_asked", _string, "annotation count as the study writes it: 15, 5% or all"),
         Column("seed", _int, "seed of the cell"),
         Column("task", _dictionary, "name of the downstream task in the study"),
