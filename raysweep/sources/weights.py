@@ -30,7 +30,7 @@ _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "module.encoder_q.", 
 _HEADS = re.compile(r"^(fc|head|heads|classifier|last_linear|projection_head|projector|predictor|prototypes|linear)\b")
 _NUM_SHOWN = 3
 _MAX_WRAPPERS = 4
-_UNREADABLE = (
+UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
     struct.error,
@@ -69,7 +69,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"weights file {file} cannot be read: {error.strerror or error}") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"weights file {file} is not a safe checkpoint: {first} Convert it to a plain state dict of tensors, "

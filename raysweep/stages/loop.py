@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
+from raysweep.sources.weights import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate
 from raysweep.stages.runtime import Runtime
@@ -152,7 +152,7 @@ class TrainingLoop(ABC):
             return
         try:
             saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        except UNREADABLE as error:
             raise StageError(
                 f"training state {self.store.uri}/{path} of stage {self.stage.name} is corrupt: {error}. "
                 "Delete it to start the stage over."
