@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ from raysweep.errors import StoreError
 
 FORMAT_VERSION = 1
 _TEMPORARY = ".tmp-"
+_SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,14 @@ class LedgerRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LedgerRecord:
-        """Rebuild a record; keys of newer versions are ignored."""
+        """Rebuild a record; keys of newer versions are ignored.
+
+        Raises:
+            ValueError: if the stage or its status is missing, or the status is no known one.
+        """
         known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
+        if not isinstance(known.get("stage"), str) or known.get("status") not in ("done", "failed"):
+            raise ValueError("stage and status (done or failed) are required")
         return cls(**{**known, "snapshots": tuple(known.get("snapshots", ()))})
 
 
@@ -104,7 +112,13 @@ class Store:
                 f"store {self.uri}: cannot be opened or created: {error}. "
                 "Give a folder you may write to, or a URI such as s3://bucket/prefix."
             ) from error
-        version = _parse(found, f"{self.uri}/store.json").get("format")
+        try:
+            version = _parse(found).get("format")
+        except ValueError as error:
+            raise StoreError(
+                f"{self.uri}/store.json is corrupt ({error}); if the folder is a store, write "
+                f'{{"format": {FORMAT_VERSION}}} into it, otherwise give another folder'
+            ) from error
         if version != FORMAT_VERSION:
             raise StoreError(
                 f"store {self.uri} has format {version!r}; this raysweep reads format {FORMAT_VERSION}. "
@@ -208,7 +222,8 @@ class Store:
 
     def snapshot_epochs(self, stage: str) -> tuple[int, ...]:
         """Return the epochs of a pretrain stage whose snapshots are published, ascending."""
-        return tuple(int(Path(path).stem) for path in self.list(f"snapshots/{stage}"))
+        names = [path.rsplit("/", 1)[-1] for path in self.list(f"snapshots/{stage}")]
+        return tuple(int(match[1]) for name in names if (match := _SNAPSHOT_NAME.fullmatch(name)))
 
     @contextmanager
     def driver_lock(self) -> Iterator[None]:
@@ -220,7 +235,9 @@ class Store:
         if not self._local:
             yield
             return
-        with self.local_path("driver.lock").open("a+") as stream:
+        lock = self.local_path("driver.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -244,7 +261,7 @@ class Store:
         """Return how every ended stage ended, by stage id."""
         records = {}
         for path in self.list("ledger"):
-            record = self.ledger_record(Path(path).stem)
+            record = self.ledger_record(Path(path).stem) if path.endswith(".json") else None
             if record is not None:
                 records[record.stage] = record
         return records
@@ -253,7 +270,14 @@ class Store:
         """Return how one stage ended, or None if it has not."""
         path = f"ledger/{stage}.json"
         data = self.read_bytes(path)
-        return None if data is None else LedgerRecord.from_json(_parse(data, f"{self.uri}/{path}"))
+        if data is None:
+            return None
+        try:
+            return LedgerRecord.from_json(_parse(data))
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self.uri}/{path} is not a ledger record ({error}); delete it to have the stage run again"
+            ) from error
 
     def forget(self, stage: str) -> None:
         """Take a stage out of the ledger, so that the next launch runs it again."""
@@ -276,11 +300,9 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, root
 
 
-def _parse(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise StoreError(f"{where} is not valid JSON ({error}); delete it to have the stage run again") from error
+def _parse(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in ``data``, or raise ValueError."""
+    value = json.loads(data)
     if not isinstance(value, dict):
-        raise StoreError(f"{where} holds a {type(value).__name__}; a JSON object was expected")
+        raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
     return value

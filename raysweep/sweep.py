@@ -16,8 +16,9 @@ from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
 from raysweep.engine.executor import Executor, Outcome
 from raysweep.engine.inline import InlineExecutor
-from raysweep.engine.queue import StageQueue
+from raysweep.engine.queue import StageQueue, State
 from raysweep.errors import StudyError
+from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.report import build_report, study_facts, terminal_summary, write_report
 from raysweep.results.examples import read_examples
@@ -109,8 +110,9 @@ def run(
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened))
-        publish_cells(planned, opened)
         queue = StageQueue(planned, opened.ledger(), attempts=loaded.resources.attempts, retry_failed=retry_failed)
+        _check_starts(planned, queue, opened)
+        publish_cells(planned, opened)
         outcome = _executor(executor, address).run(planned, queue, opened)
     return StudyRun(planned, outcome, opened)
 
@@ -187,6 +189,22 @@ def _fetch_weights(study: Study, store: Store) -> None:
 
         for name in sorted(names):
             store_timm_weights(store, name)
+
+
+def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
+    """Build each encoder that a stage will start from, once, so that a wrong name or weights end no stage, but the launch.
+
+    Raises:
+        StudyError: if timm has no such encoder.
+        WeightsError: if weights do not fit their encoder.
+    """
+    ready = [stage for stage in planned.stages.values() if not stage.parent and queue.state(stage.id) is State.READY]
+    starts = {canonical_json([stage.config["backbone"], stage.config["start"]]): stage for stage in ready}
+    if starts:
+        from raysweep.sources.snapshots import build_start
+
+        for stage in starts.values():
+            build_start(store, stage.config, stage.inputs)
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

@@ -103,9 +103,11 @@ class StageQueue:
                 self._make_ready(child.id)
 
     def finished(self, stage: str) -> None:
-        """Note that a stage is done."""
+        """Note that a stage is done: all its snapshots are published, whether or not each was noted before."""
         if self._states[stage] is State.RUNNING:
             self._set(stage, State.DONE)
+            for epoch in self.stages[stage].snapshots:
+                self.snapshot(stage, epoch)
 
     def failed(self, stage: str, reason: str) -> bool:
         """Note that an attempt failed; return whether the stage will be tried again."""
@@ -146,10 +148,11 @@ class StageQueue:
                 self._skip_dependents(child.id)
 
     def _skip(self, stage: str, because: str) -> None:
+        reason = self.reasons[because]
+        if self._states[because] is State.FAILED:
+            reason = f"because {self.stages[because].name} failed: {reason}"
         self._set(stage, State.SKIPPED)
-        parent = self.stages[because]
-        origin = self.reasons[because]
-        self.reasons[stage] = origin if origin.startswith("because ") else f"because {parent.name} failed: {origin}"
+        self.reasons[stage] = reason
 
     def _make_ready(self, stage: str) -> None:
         self._set(stage, State.READY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from raysweep import registry
@@ -98,7 +99,7 @@ class _Builder:
         self.naive_epochs["pretrain"] += chain_epochs
         self.naive_epochs["finetune"] += epochs
         cell = Cell(*cell_fields, point.backbone, point.tuning, stage, lineage)
-        if stage not in self.stages or self.stages[stage].name == "":
+        if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
 
@@ -197,7 +198,8 @@ class _Builder:
 
     def _weights_of(self, source: str) -> dict[str, str]:
         weights = self.study.sources[source][0].weights
-        return {} if weights is None or weights.file is None else {"weights": weights.file}
+        # Absolute: workers have other working directories.
+        return {} if weights is None or weights.file is None else {"weights": str(Path(weights.file).absolute())}
 
     def _method_config(self, name: str) -> dict[str, Any]:
         recipe = registry.load("methods", name).METHOD.recipe

@@ -88,6 +88,7 @@ def query_tables(tables: dict[str, pa.Table], sql: str) -> pa.Table:
         for name, (_, select) in VIEWS.items():
             connection.execute(f"CREATE VIEW {name} AS {select}")
         connection.execute("SET enable_external_access = false")
+        connection.execute("SET python_enable_replacements = false")  # no reading of this process's variables
         connection.execute("SET lock_configuration = true")
         try:
             answer = connection.sql(sql)
@@ -97,6 +98,13 @@ def query_tables(tables: dict[str, pa.Table], sql: str) -> pa.Table:
         except duckdb.Error as error:
             names = ", ".join([*tables, *VIEWS])
             raise QueryError(f"the query failed: {error}\nTables: {names}.") from error
+
+
+def _remedy(table: str, path: str) -> str:
+    if table == "cells":
+        return "Delete the file and run the study again: it is written anew, and no stage is repeated."
+    stage = path.rsplit("/", 1)[-1].removesuffix(".parquet")
+    return f"Delete it and ledger/{stage}.json and run the study again: only that stage is repeated."
 
 
 def _parts(store: Store, table: str, stages: Iterable[str]) -> list[str]:
@@ -113,10 +121,7 @@ def _read(store: Store, table: str, paths: list[str]) -> pa.Table:
         try:
             part = pq.read_table(store.full_path(path), filesystem=store.filesystem, schema=schema)
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(
-                f"{store.uri}/{path} cannot be read: {error}. Delete the file and run the study again: "
-                "only that stage is repeated."
-            ) from error
+            raise StoreError(f"{store.uri}/{path} cannot be read: {error}. {_remedy(table, path)}") from error
         return part
 
     with ThreadPoolExecutor(_THREADS) as pool:

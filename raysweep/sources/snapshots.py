@@ -18,14 +18,11 @@ from raysweep._version import __version__
 from raysweep.errors import StoreError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
-from raysweep.sources.weights import (
-    IMAGENET_GREY,
-    load_weights,
-    read_state_dict,
-    read_stored_weights,
-    safetensors_metadata,
-)
+from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_metadata, read_state_dict, read_stored_weights
 from raysweep.store import Store
+
+_METADATA = "raysweep"
+"""The one metadata key: safetensors writes several in an order that changes from call to call, and with it the bytes."""
 
 RANDOM_NORMALISATION = Normalisation()
 """Input of an encoder that starts from random weights: the [0, 1] scale, roughly centred."""
@@ -44,7 +41,7 @@ def write_snapshot(
 ) -> None:
     """Publish an encoder with its architecture, input, epoch and the configuration of the stage it comes from."""
     facts = {
-        "raysweep": __version__,
+        "version": __version__,
         "timm": timm.__version__,
         "torch": torch.__version__,
         "backbone": encoder.backbone.model_dump(mode="json"),
@@ -53,8 +50,7 @@ def write_snapshot(
         "epoch": epoch,
         "config": config,
     }
-    # One key: safetensors writes several in an order that changes from run to run.
-    metadata = {"raysweep": json.dumps(facts, sort_keys=True)}
+    metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
     store.write_bytes(store.snapshot_path(stage, epoch), save_safetensors(tensors, metadata))
 
@@ -78,15 +74,15 @@ def read_snapshot(store: Store, stage: str, epoch: int) -> Start:
         raise StoreError(f"snapshot {store.uri}/{path} is missing; delete ledger/{stage}.json to have it made again")
     try:
         tensors = load_safetensors(data)
-        facts = json.loads(safetensors_metadata(data)["raysweep"])
+        facts = json.loads(read_metadata(data)[_METADATA])
         backbone = Backbone.model_validate(facts["backbone"])
         normalisation = Normalisation.model_validate(facts["normalisation"])
-    except (SafetensorError, ValueError, KeyError) as error:
+        encoder = build_encoder(backbone)
+        encoder.model.load_state_dict(tensors, strict=True)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(
             f"snapshot {store.uri}/{path} is corrupt: {error}. Delete it and ledger/{stage}.json to have it made again"
         ) from error
-    encoder = build_encoder(backbone)
-    encoder.model.load_state_dict(tensors, strict=True)
     return Start(encoder, normalisation)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,20 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "target_backb
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "module.encoder_q.", "momentum_backbone.")
 _HEADS = re.compile(r"^(fc|head|heads|classifier|last_linear|projection_head|projector|predictor|prototypes|linear)\b")
 _NUM_SHOWN = 3
+_MAX_WRAPPERS = 4
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+"""What torch's restricted unpickler raises on files that are corrupt, or that are no checkpoint at all."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"weights file {file} cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"weights file {file} is not a safe checkpoint: {first} Convert it to a plain state dict of tensors, "
@@ -75,6 +90,7 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str) ->
     target = encoder.model.state_dict()
     source = _without_prefix(state, target)
     by_flat_name = {key.replace(".", "_"): key for key in source}
+    first = next((key for key, value in target.items() if value.ndim == 4), None)
     taken: dict[str, Tensor] = {}
     used: set[str] = set()
     adapted, missing, reshaped, counters = [], [], [], 0
@@ -89,14 +105,17 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str) ->
             continue
         used.add(found)
         value = source[found]
-        if value.shape != wanted.shape and _differs_in_channels(value, wanted):
+        if key == first and _differs_in_channels(value, wanted):
             value = _with_channels(value, wanted.shape[1])
             adapted.append(key)
         if value.shape != wanted.shape:
             reshaped.append(f"{key}: {tuple(value.shape)} in the file, {tuple(wanted.shape)} in the encoder")
             continue
         taken[key] = value
-    unexpected = [key for key in source if key not in used and not _is_head(key, encoder.backbone)]
+    unexpected = [key for key in source if key not in used and not _HEADS.match(key)]
+    if unexpected:
+        behind = _keys_of_whole_model(encoder.backbone)
+        unexpected = [key for key in unexpected if key not in behind]
     if missing or reshaped or unexpected:
         raise WeightsError(
             _refusal(
@@ -127,10 +146,7 @@ def store_timm_weights(store: Store, name: str) -> None:
             f"weights {name!r} could not be downloaded: {error}. Where there is no network, put a safetensors file of "
             f"the model's state dict at {store.uri}/{path}."
         ) from error
-    config = timm.get_pretrained_cfg(name)
-    means, stds = (config.mean, config.std) if config is not None else ((0.485,), (0.229,))
-    normalisation = Normalisation(mean=sum(means) / len(means), std=sum(stds) / len(stds))
-    metadata = {"normalisation": normalisation.model_dump_json(), "timm": timm.__version__}
+    metadata = {"normalisation": _normalisation_of(name).model_dump_json()}
     store.write_bytes(path, save_safetensors(model.state_dict(), metadata))
 
 
@@ -139,21 +155,32 @@ def read_stored_weights(store: Store, name: str) -> tuple[dict[str, Tensor], Nor
 
     Raises:
         StoreError: if the store does not have them.
+        WeightsError: if they are corrupt.
     """
     path = weights_path(name)
     data = store.read_bytes(path)
     if data is None:
         raise StoreError(f"store {store.uri} has no {path}: `raysweep run` fetches it before any stage starts")
-    recorded = safetensors_metadata(data).get("normalisation")
-    normalisation = Normalisation.model_validate_json(recorded) if recorded else IMAGENET_GREY
-    return load_safetensors(data), normalisation
+    try:
+        tensors, recorded = load_safetensors(data), read_metadata(data).get("normalisation")
+        normalisation = Normalisation.model_validate_json(recorded) if recorded else _normalisation_of(name)
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"{store.uri}/{path} is corrupt: {error}. Delete it to have it fetched again.") from error
+    return tensors, normalisation
 
 
-def safetensors_metadata(data: bytes) -> dict[str, str]:
-    """Return the texts in the header of a safetensors file."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata
+def read_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that has been found whole."""
+    header: dict[str, dict[str, str]] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return header.get("__metadata__", {})
+
+
+def _normalisation_of(name: str) -> Normalisation:
+    """Return the input timm records for a name, averaged over its channels; ImageNet's where it records none."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return IMAGENET_GREY
+    return Normalisation(mean=sum(config.mean) / len(config.mean), std=sum(config.std) / len(config.std))
 
 
 def weights_path(name: str) -> str:
@@ -162,12 +189,15 @@ def weights_path(name: str) -> str:
 
 
 def _unwrapped(content: object, file: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
+    """Return the state dict inside a checkpoint: wrappers come first, for tensors beside one are no weights."""
+    for _ in range(_MAX_WRAPPERS):
+        if not isinstance(content, Mapping):
+            break
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
+            tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+            if tensors:
+                return tensors
             keys = ", ".join(map(str, list(content)[:8]))
             raise WeightsError(
                 f"weights file {file} holds no state dict: its keys are {keys}. Known: {', '.join(_WRAPPERS)}."
@@ -193,18 +223,15 @@ def _overlap(state: Mapping[str, Tensor], wanted: set[str]) -> int:
 
 
 def _differs_in_channels(value: Tensor, wanted: Tensor) -> bool:
-    return value.ndim == 4 == wanted.ndim and value.shape[0] == wanted.shape[0] and value.shape[2:] == wanted.shape[2:]
+    """Whether two convolutions differ in their input channels and in nothing else."""
+    if value.ndim != 4 or wanted.ndim != 4 or value.shape[1] == wanted.shape[1]:
+        return False
+    return value.shape[0] == wanted.shape[0] and value.shape[2:] == wanted.shape[2:]
 
 
 def _with_channels(value: Tensor, channels: int) -> Tensor:
     summed = value.sum(1, keepdim=True)
     return summed if channels == 1 else (summed / channels).repeat(1, channels, 1, 1)
-
-
-def _is_head(key: str, backbone: Backbone) -> bool:
-    if _HEADS.match(key):
-        return True
-    return key in _keys_of_whole_model(backbone)
 
 
 def _keys_of_whole_model(backbone: Backbone) -> set[str]:

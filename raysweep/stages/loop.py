@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
+from raysweep.sources.weights import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate
 from raysweep.stages.runtime import Runtime
@@ -84,9 +86,9 @@ class TrainingLoop(ABC):
             begin = time.perf_counter()
             self.history.epoch += 1
             metrics = self.train_epoch()
-            if bad := [name for name, value in metrics.items() if value != value]:
+            if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
                 raise StageError(
-                    f"{', '.join(bad)} is not a number in epoch {self.history.epoch} of stage {self.stage.name}: "
+                    f"{', '.join(bad)} is not finite in epoch {self.history.epoch} of stage {self.stage.name}: "
                     "lower the learning rate, clip gradients (clip_norm), or use precision float32"
                 )
             self.history.elapsed_s += time.perf_counter() - begin
@@ -142,10 +144,17 @@ class TrainingLoop(ABC):
         self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
 
     def _restore(self) -> None:
-        data = self.store.read_bytes(self.store.resume_path(self.stage.id))
+        path = self.store.resume_path(self.stage.id)
+        data = self.store.read_bytes(path)
         if data is None:
             return
-        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise StageError(
+                f"training state {self.store.uri}/{path} of stage {self.stage.name} is corrupt: {error}. "
+                "Delete it to start the stage over."
+            ) from error
         if not self.can_continue(saved["history"]["epoch"]):
             return
         self.history = History(**{**saved["history"], "rows": json.loads(saved["history"]["rows"])})

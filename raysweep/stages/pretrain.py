@@ -99,7 +99,8 @@ class PretrainLoop(TrainingLoop):
 
     def can_continue(self, epoch: int) -> bool:
         """Whether every snapshot planned up to an epoch is there; a plan that has grown asks for some that are not."""
-        return {planned for planned in self.stage.snapshots if planned <= epoch} <= set(self.published_snapshots())
+        published = self.store.snapshot_epochs(self.stage.id)
+        return {planned for planned in self.stage.snapshots if planned <= epoch} <= set(published)
 
     def published_snapshots(self) -> tuple[int, ...]:
         """Return the epochs of the snapshots that are in the store, up to the epoch reached."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -19,7 +19,27 @@ Problem = tuple[str, str]
 
 def problems_of(study: Study) -> list[Problem]:
     """Return everything in a study that does not fit together."""
-    return [*_source_problems(study), *_task_problems(study), *_method_problems(study), *_grid_problems(study)]
+    return [
+        *_source_problems(study),
+        *_task_problems(study.tasks, study.packs),
+        *_method_problems(study.pretraining.methods),
+        *_grid_problems(study),
+    ]
+
+
+def component_problems(document: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong in the settings of tasks and methods of a document that is no valid study otherwise."""
+    tasks, pretraining = document.get("tasks"), document.get("pretraining")
+    methods = pretraining.get("methods") if isinstance(pretraining, dict) else None
+    packs = document.get("packs")
+    known = packs if isinstance(packs, dict) else None
+    return [*_task_problems(_mappings(tasks), known), *_method_problems(_mappings(methods))]
+
+
+def _mappings(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): settings for name, settings in value.items() if isinstance(settings, dict)}
 
 
 def validation_problems(error: ValidationError, model: Any, prefix: str = "") -> list[Problem]:
@@ -59,8 +79,8 @@ def _source_problems(study: Study) -> Iterator[Problem]:
             yield from _unknown(f"packs.{name}.dataset", pack.dataset, registry.names("datasets"))
 
 
-def _task_problems(study: Study) -> Iterator[Problem]:
-    for name, values in study.tasks.items():
+def _task_problems(tasks: Mapping[str, dict[str, Any]], packs: Iterable[str] | None) -> Iterator[Problem]:
+    for name, values in tasks.items():
         where = f"tasks.{name}"
         kind = values.get("kind")
         if kind is None:
@@ -71,29 +91,31 @@ def _task_problems(study: Study) -> Iterator[Problem]:
             continue
         model = registry.load("tasks", kind).TASK.Settings
         try:
-            settings = study.task_settings(name)
+            settings = model.model_validate({key: value for key, value in values.items() if key != "kind"})
         except ValidationError as error:
             yield from validation_problems(error, model, f"{where}.")
         else:
-            yield from _unknown(f"{where}.pack", settings.pack, study.packs)
+            if packs is not None:
+                yield from _unknown(f"{where}.pack", settings.pack, packs)
 
 
-def _method_problems(study: Study) -> Iterator[Problem]:
-    for axis in study.grid.method:
-        yield from _unknown("grid.method", axis, registry.names("methods"))
-    for name in study.pretraining.methods:
+def _method_problems(methods: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+    for name, values in methods.items():
         where = f"pretraining.methods.{name}"
         if problems := list(_unknown(where, name, registry.names("methods"))):
             yield from problems
             continue
+        model = registry.load("methods", name).METHOD.Settings
         try:
-            study.method_settings(name)
+            model.model_validate(values)
         except ValidationError as error:
-            yield from validation_problems(error, registry.load("methods", name).METHOD.Settings, f"{where}.")
+            yield from validation_problems(error, model, f"{where}.")
 
 
 def _grid_problems(study: Study) -> Iterator[Problem]:
     grid = study.grid
+    for name in grid.method:
+        yield from _unknown("grid.method", name, registry.names("methods"))
     for axis, allowed in (("source", study.sources), ("task", study.tasks), ("backbone", study.backbones)):
         for name in getattr(grid, axis):
             yield from _unknown(f"grid.{axis}", name, allowed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
-from raysweep.study.check import Problem, validation_problems
-from raysweep.study.schema import Study
+from raysweep.study.check import Problem, component_problems, validation_problems
+from raysweep.study.schema import Study, is_weights_file
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -22,7 +24,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        if key_node.tag == _MERGE:
+            continue
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -66,7 +72,8 @@ def validate_study(document: dict[str, Any], where: str = "study") -> Study:
     try:
         return Study.model_validate(document)
     except ValidationError as error:
-        raise StudyError(_report(where, validation_problems(error, Study))) from error
+        problems = [*validation_problems(error, Study), *component_problems(document)]
+        raise StudyError(_report(where, list(dict.fromkeys(problems)))) from error
 
 
 def study_schema() -> dict[str, Any]:
@@ -74,6 +81,7 @@ def study_schema() -> dict[str, Any]:
     schema = Study.model_json_schema()
     tasks = [_with_kind(name) for name in registry.names("tasks")]
     schema["properties"]["tasks"]["additionalProperties"] = {"anyOf": tasks}
+    _allow_short_forms(schema)
     methods = {
         name: registry.load("methods", name).METHOD.Settings.model_json_schema() for name in registry.names("methods")
     }
@@ -96,6 +104,15 @@ def describe_studies(folder: Path) -> dict[str, str]:
         except StudyError as error:
             found[str(file)] = f"not valid: {str(error).splitlines()[0]}"
     return found
+
+
+def _allow_short_forms(schema: dict[str, Any]) -> None:
+    """Let a source be one step instead of a list, a step be `random`, and weights be a name or a file."""
+    step = {"anyOf": [{"const": "random"}, {"$ref": "#/$defs/Step"}]}
+    chain = schema["properties"]["sources"]["additionalProperties"]
+    chain["items"] = step
+    schema["properties"]["sources"]["additionalProperties"] = {"anyOf": [*step["anyOf"], chain]}
+    schema["$defs"]["Step"]["properties"]["weights"]["anyOf"].append({"type": "string"})
 
 
 def _with_kind(name: str) -> dict[str, Any]:
@@ -145,7 +162,7 @@ def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
             weights = step.get("weights") if isinstance(step, dict) else None
             if isinstance(weights, dict) and "file" in weights:
                 weights["file"] = anchor(weights["file"])
-            elif isinstance(weights, str) and "/" in weights:
+            elif isinstance(weights, str) and is_weights_file(weights):
                 step["weights"] = anchor(weights)
     return document
 

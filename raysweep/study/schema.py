@@ -33,6 +33,11 @@ def _checked_annotations(value: int | str) -> int | str:
     return value
 
 
+def is_weights_file(text: str) -> bool:
+    """Whether weights written as one text are a file rather than a timm name."""
+    return "/" in text or text.endswith((".pt", ".pth", ".th", ".safetensors"))
+
+
 def _unique(values: list[Any]) -> list[Any]:
     repeated = sorted({str(v) for v in values if values.count(v) > 1})
     if repeated:
@@ -112,8 +117,7 @@ class Step(Settings):
             return {"random": True}
         if isinstance(value, dict) and isinstance(value.get("weights"), str):
             name = value["weights"]
-            is_file = "/" in name or name.endswith((".pt", ".pth", ".th", ".safetensors"))
-            return {**value, "weights": {"file" if is_file else "timm": name}}
+            return {**value, "weights": {"file" if is_weights_file(name) else "timm": name}}
         if isinstance(value, str):
             raise ValueError(f"a step is random, {{weights: ...}} or {{pretrain: ...}}, not {value!r}")
         return value
@@ -126,7 +130,7 @@ class Step(Settings):
 
 
 def _as_chain(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _starts_once(steps: list[Step]) -> list[Step]:

@@ -64,8 +64,9 @@ class Segmentation(Task):
             ) from error
         # A shallower U-Net drops the encoder's last levels; every key it has must be there.
         inner = network.get_submodule("encoder.model")
-        state = encoder.model.state_dict()
-        inner.load_state_dict({key: value for key, value in state.items() if key in inner.state_dict()}, strict=True)
+        wanted = inner.state_dict().keys()
+        state = {key: value for key, value in encoder.model.state_dict().items() if key in wanted}
+        inner.load_state_dict(state, strict=True)
         return network
 
     def encoder_module(self) -> torch.nn.Module:
@@ -181,7 +182,7 @@ class Segmentation(Task):
 
 
 def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jaccard: bool) -> torch.Tensor:
-    """Return one minus the soft Dice (or Jaccard) coefficient of the batch, averaged over the classes in its truth.
+    """Return one minus the soft Dice (or Jaccard) coefficient of the batch, averaged over all classes.
 
     Args:
         probabilities: (B, K, H, W), summing to one over K.
@@ -189,7 +190,7 @@ def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jacca
         jaccard: the Jaccard coefficient instead of Dice.
 
     Source: Milletari et al. 2016 (soft Dice); a class absent from the whole batch has no gradient worth following, so
-    it is left out, as segmentation-models-pytorch does.
+    it counts as 0, and the mean stays over all classes, as in segmentation-models-pytorch.
     """
     intersection = (probabilities * truth).sum((0, 2, 3))
     total = (probabilities + truth).sum((0, 2, 3))
@@ -197,7 +198,7 @@ def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jacca
         intersection / (total - intersection).clamp_min(1e-7) if jaccard else 2 * intersection / total.clamp_min(1e-7)
     )
     present = (truth.sum((0, 2, 3)) > 0).to(coefficient.dtype)
-    return ((1 - coefficient) * present).sum() / present.sum().clamp_min(1)
+    return ((1 - coefficient) * present).mean()
 
 
 def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,72 @@
+"""Fixtures that every test may use: tiny packs, a tiny store, studies over them, and one Ray cluster for the session."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysweep.store import Store
+from raysweep.study import Study
+from raysweep.study.load import validate_study
+from tests.studies import study_document, with_changes
+
+CARDIAC_OPTIONS = {"patients": 12, "slices": 2, "frames": 2, "size_px": [40, 48]}
+LEAVES_OPTIONS = {"images": 12, "size": 40}
+
+
+@pytest.fixture(scope="session")
+def cardiac_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic cardiac slices of 12 patients: 32 train, 8 val and 8 test slices, all annotated."""
+    from raysweep.datasets._packing import build_pack
+
+    out = tmp_path_factory.mktemp("packs") / "cardiac.h5"
+    return build_pack("synthetic-cardiac", None, out, CARDIAC_OPTIONS, workers=1)
+
+
+@pytest.fixture(scope="session")
+def leaves_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small dead-leaves images, a second domain without masks."""
+    from raysweep.datasets._packing import build_pack
+
+    out = tmp_path_factory.mktemp("packs") / "leaves.h5"
+    return build_pack("synthetic-dead-leaves", None, out, LEAVES_OPTIONS, workers=1)
+
+
+@pytest.fixture
+def tiny_store(tmp_path: Path) -> Store:
+    """An empty store of the test's own."""
+    return Store(tmp_path / "store").prepare()
+
+
+@pytest.fixture(scope="session")
+def tiny_study(cardiac_pack: Path, leaves_pack: Path) -> Callable[..., Study]:
+    """Build a study that runs in seconds: ``tiny_study({"grid.seed": [0, 1]})`` sets dotted keys."""
+
+    def build(changes: dict[str, Any] | None = None) -> Study:
+        return validate_study(with_changes(study_document(str(cardiac_pack), str(leaves_pack)), changes or {}))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray cluster of two CPUs for all tests that need Ray."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 10**6,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()

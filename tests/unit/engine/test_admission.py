@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from raysweep.engine.admission import Admission
+
+HALF, WHOLE = {"CPU": 1.0, "GPU": 0.5}, {"CPU": 1.0, "GPU": 1.0}
+TWO_NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}]
+
+
+def test_half_a_gpu_on_each_of_two_nodes_is_not_one():
+    admission = Admission(TWO_NODES)
+    # The first half goes to one node, a whole to the other, and once that is back the halves lie on two nodes.
+    assert admission.admit("half", HALF)
+    assert admission.admit("whole", WHOLE)
+    assert admission.admit("half2", HALF)
+    admission.release("whole")
+    assert admission.admit("whole2", WHOLE)
+    assert not admission.admit("whole3", WHOLE)
+    split = Admission([{"CPU": 1.0, "GPU": 0.5}, {"CPU": 1.0, "GPU": 0.5}])
+    assert not split.admit("whole", WHOLE)
+    assert not split.can_ever_hold(WHOLE)
+
+
+def test_fractions_share_a_node_before_they_open_another():
+    admission = Admission(TWO_NODES)
+    assert admission.admit("a", HALF)
+    assert admission.admit("b", HALF)
+    assert admission.admit("whole", WHOLE)
+
+
+def test_the_head_of_the_queue_reserves_a_node_from_those_behind_it():
+    admission = Admission([{"CPU": 2.0}])
+    assert admission.admit("small", {"CPU": 1.0})
+    admission.begin_round()
+    assert not admission.admit("large", {"CPU": 2.0})
+    assert not admission.admit("small2", {"CPU": 1.0})
+    admission.release("small")
+    admission.begin_round()
+    assert admission.admit("large", {"CPU": 2.0})
+
+
+def test_a_request_that_no_node_can_hold_reserves_none():
+    admission = Admission([{"CPU": 2.0}])
+    assert not admission.admit("huge", {"CPU": 3.0})
+    assert admission.admit("small", {"CPU": 1.0})
+
+
+def test_releasing_what_is_not_held_changes_nothing():
+    admission = Admission([{"CPU": 1.0}])
+    admission.release("nobody")
+    assert admission.admit("a", {"CPU": 1.0})
+    admission.release("a")
+    admission.release("a")
+    assert admission.admit("b", {"CPU": 1.0})
+    assert not admission.admit("c", {"CPU": 1.0})

@@ -1,0 +1,249 @@
+"""Stages as executors run them: resumed, repeated, in processes that other stages have used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from raysweep.errors import StageError
+from raysweep.planning import Stage, build_plan
+from raysweep.results.read import store_tables
+from raysweep.results.schemas import TABLES
+from raysweep.sources.snapshots import read_snapshot
+from raysweep.stages.finetune import FinetuneLoop
+from raysweep.stages.pretrain import PretrainLoop
+from raysweep.stages.run import run_stage
+from raysweep.stages.runtime import prepare_runtime
+from raysweep.store import Store
+from raysweep.sweep import _facts
+
+LONGER = {
+    "grid.source": ["cardiac"],
+    "grid.pretrain_epochs": [1, 3],
+    "tasks.heart.training.epochs": 3,
+    "grid.annotations": [3],
+}
+
+
+def plan_of(tiny_study, store, changes=None):
+    study = tiny_study({**LONGER, **(changes or {})})
+    return build_plan(study, _facts(study, store))
+
+
+def pretrain_of(plan) -> Stage:
+    return next(stage for stage in plan.stages.values() if stage.kind == "pretrain")
+
+
+def finetune_of(plan) -> Stage:
+    return next(stage for stage in plan.stages.values() if stage.kind == "finetune")
+
+
+def run(stage: Stage, store: Store, *, attempt: int = 1) -> list[int]:
+    return [progress.epoch for progress in run_stage(stage, store, threads=1, attempt=attempt)]
+
+
+def interrupt_after(stage: Stage, store: Store, epoch: int) -> None:
+    for progress in run_stage(stage, store, threads=1, attempt=1):
+        if progress.epoch == epoch:
+            return
+
+
+def facts(store: Store) -> dict[str, list]:
+    """Every published value that two correct runs share, and the bytes of snapshots and examples."""
+    found = {}
+    for name, table in store_tables(store).items():
+        if name != "cells":
+            found[name] = table.select(TABLES[name].facts).to_pylist()
+    for folder in ("snapshots", "examples"):
+        found[folder] = [(path, store.read_bytes(path)) for path in store.list(folder)]
+    found["ledger"] = [(r.stage, r.status, r.snapshots) for r in store.ledger().values()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_study, tmp_path_factory):
+    """A store in which a pretraining and what starts from it ran without interruption, and the plan."""
+    store = Store(tmp_path_factory.mktemp("undisturbed")).prepare()
+    plan = plan_of(tiny_study, store)
+    for stage in plan.stages.values():
+        run(stage, store)
+    return store, plan
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_stages_interrupted_after_any_epoch_continue_to_the_same_bits(undisturbed, tiny_store, epoch):
+    expected, plan = undisturbed
+    for stage in plan.stages.values():
+        interrupt_after(stage, tiny_store, epoch)
+        assert tiny_store.ledger_record(stage.id) is None
+        torch.rand(7)  # whatever else the process did
+        assert run(stage, tiny_store, attempt=2)[0] == epoch
+        assert not tiny_store.exists(tiny_store.resume_path(stage.id))
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_a_stage_gives_the_same_bits_in_a_process_that_others_have_used(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    torch.manual_seed(99)
+    torch.rand(100)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(False)
+    other = replace(
+        finetune_of(plan),
+        id="other",
+        parent=None,
+        config={**finetune_of(plan).config, "start": {"random": True}, "seed": 5},
+    )
+    interrupt_after(other, tiny_store, 1)
+    for stage in plan.stages.values():
+        run(stage, tiny_store)
+    tiny_store.delete(tiny_store.resume_path("other"))
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_another_seed_gives_other_results(undisturbed, tiny_study, tiny_store):
+    expected, _ = undisturbed
+    plan = plan_of(tiny_study, tiny_store, {"grid.seed": [1]})
+    for stage in plan.stages.values():
+        run(stage, tiny_store)
+    ours, theirs = (
+        {(r["epoch"], r["metric"]): r["value"] for r in facts(store)["epochs"] if r["split"] == "train"}
+        for store in (tiny_store, expected)
+    )
+    assert ours != theirs
+
+
+def test_a_plan_that_needs_one_more_snapshot_runs_the_stage_again_and_keeps_the_bytes(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    stage = pretrain_of(plan)
+    run(stage, tiny_store)
+    grown = replace(stage, snapshots=(1, 2, 3))
+    assert run(grown, tiny_store) == [0, 1, 2, 3]
+    assert tiny_store.ledger_record(stage.id).snapshots == (1, 2, 3)
+    assert store_tables(tiny_store)["snapshots"].num_rows == 3
+    for epoch in (1, 3):
+        path = tiny_store.snapshot_path(stage.id, epoch)
+        assert tiny_store.read_bytes(path) == expected.read_bytes(path)
+
+
+def test_a_training_state_past_a_snapshot_that_is_now_asked_for_is_not_continued(undisturbed, tiny_store):
+    stage = pretrain_of(undisturbed[1])
+    interrupt_after(stage, tiny_store, 2)
+    assert run(replace(stage, snapshots=(1, 2, 3)), tiny_store)[0] == 0
+    assert tiny_store.snapshot_epochs(stage.id) == (1, 2, 3)
+
+
+def test_a_corrupt_training_state_is_named_with_the_remedy(undisturbed, tiny_store):
+    stage = pretrain_of(undisturbed[1])
+    path = tiny_store.resume_path(stage.id)
+    tiny_store.write_bytes(path, b"junk")
+    with pytest.raises(StageError, match=f"{path} of stage .* is corrupt.*Delete it"):
+        run(stage, tiny_store)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(("kind", "loop"), [("pretrain", PretrainLoop), ("finetune", FinetuneLoop)])
+def test_a_loss_that_is_not_finite_fails_the_stage_and_publishes_nothing(
+    undisturbed, tiny_store, monkeypatch, kind, loop, bad
+):
+    stage = next(s for s in undisturbed[1].stages.values() if s.kind == kind)
+    stage = replace(stage, parent=None, config={**stage.config, "start": {"random": True}})
+    monkeypatch.setattr(loop, "train_epoch", lambda self: {"loss": bad, "lr": 0.1})
+    with pytest.raises(StageError, match=r"loss is not finite in epoch 1 of stage .*lower the learning rate"):
+        run(stage, tiny_store)
+    for folder in ("ledger", "results", "snapshots", "resume"):
+        assert tiny_store.list(folder) == []
+
+
+def test_pretraining_changes_the_encoder_and_fine_tuning_starts_from_its_snapshot(undisturbed):
+    store, plan = undisturbed
+    stage = pretrain_of(plan)
+    first, last = (read_snapshot(store, stage.id, epoch).encoder.model.state_dict() for epoch in (1, 3))
+    assert any(not torch.equal(first[key], last[key]) for key in first if key.endswith("weight"))
+    for finetune in (s for s in plan.stages.values() if s.kind == "finetune"):
+        runtime = prepare_runtime(0, "float32", 1)
+        inside = FinetuneLoop(finetune, store, runtime, 1).task.encoder_module().state_dict()
+        expected = first if finetune.parent.epoch == 1 else last
+        for key, value in inside.items():
+            assert torch.equal(value, expected[key.removeprefix("model.")])
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+def test_every_parameter_and_statistic_of_the_encoder_is_trained(tiny_study, tiny_store, method):
+    stage = pretrain_of(plan_of(tiny_study, tiny_store, {"grid.method": [method]}))
+    loop = PretrainLoop(stage, tiny_store, prepare_runtime(0, "float32", 1), 1)
+    before = {key: value.clone() for key, value in loop.method.encoder().model.state_dict().items()}
+    loop.history.epoch = 1
+    loop.train_epoch()
+    after = loop.method.encoder().model.state_dict()
+    assert not [key for key, value in before.items() if torch.equal(value, after[key])]
+
+
+def test_frozen_tuning_leaves_the_encoder_and_its_statistics_as_they_are(undisturbed, tiny_study, tiny_store):
+    for tuning, changes in (("frozen", False), ("full", True)):
+        plan = plan_of(tiny_study, tiny_store, {"grid.tuning": [tuning]})
+        stage = replace(finetune_of(plan), parent=None, config={**finetune_of(plan).config, "start": {"random": True}})
+        loop = FinetuneLoop(stage, tiny_store, prepare_runtime(0, "float32", 1), 1)
+        before = {key: value.clone() for key, value in loop.network.state_dict().items()}
+        loop.history.epoch = 1
+        loop.train_epoch()
+        loop.end_epoch()
+        after = loop.network.state_dict()
+        changed = {key for key in before if not torch.equal(before[key], after[key])}
+        assert any(key.startswith("encoder.") for key in changed) == changes
+        assert any(key.startswith("segmentation_head.") for key in changed)
+
+
+@pytest.mark.parametrize(("steps", "per_epoch"), [("same", math.ceil(32 / 4)), ("natural", math.ceil(3 / 4))])
+def test_steps_are_those_of_the_whole_set_or_of_the_subset(tiny_study, tiny_store, steps, per_epoch):
+    changes = {
+        "tasks.heart.training.steps": steps,
+        "grid.source": ["random"],
+        "grid.method": [],
+        "grid.pretrain_epochs": [],
+    }
+    run(finetune_of(plan_of(tiny_study, tiny_store, changes)), tiny_store)
+    row = facts(tiny_store)["stages"][0]
+    assert (row["steps"], row["images"], row["num_train"]) == (3 * per_epoch, 3 * per_epoch * 4, 3)
+    assert len(row["train_subset"]) == 3
+
+
+def test_the_best_validated_epoch_is_the_one_tested(undisturbed):
+    store, plan = undisturbed
+    tables = facts(store)
+    for stage in (s for s in plan.stages.values() if s.kind == "finetune"):
+        scores = {
+            r["epoch"]: r["value"]
+            for r in tables["epochs"]
+            if (r["stage"], r["split"], r["metric"]) == (stage.id, "val", "score")
+        }
+        row = next(r for r in tables["stages"] if r["stage"] == stage.id)
+        assert row["val_score"] == max(scores.values()) == scores[row["best_epoch"]]
+        cases = [c for c in tables["cases"] if c["stage"] == stage.id]
+        by_slice: dict[tuple, list[float]] = {}
+        for case in cases:
+            if case["class_index"] and case["dice"] is not None:
+                by_slice.setdefault((case["volume"], case["frame"], case["slice_number"]), []).append(case["dice"])
+        means = [sum(values) / len(values) for values in by_slice.values()]
+        assert row["test_score"] == pytest.approx(sum(means) / len(means), abs=1e-12)
+
+
+def test_validation_happens_as_often_as_asked_and_after_the_last_epoch(tiny_study, tiny_store):
+    changes = {
+        "tasks.heart.training.evaluate_every": 2,
+        "grid.source": ["random"],
+        "grid.method": [],
+        "grid.pretrain_epochs": [],
+    }
+    run(finetune_of(plan_of(tiny_study, tiny_store, changes)), tiny_store)
+    assert {r["epoch"] for r in facts(tiny_store)["epochs"] if r["split"] == "val"} == {2, 3}
+
+
+def test_float16_on_a_cpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine computes in float16")
+    with pytest.raises(StageError, match="float16 needs a GPU"):
+        prepare_runtime(0, "float16", 1)
