@@ -114,7 +114,7 @@ def pack(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     facts = describe(open_pack(out))
-    _print(f"wrote {out}: {facts['slices']} slices, {facts['annotated']} annotated, {facts['digest']}")
+    _print(f"wrote {out}: {facts['slices']} slices, {facts['annotated_slices']} annotated, {facts['digest']}")
 
 
 @app.command(epilog="Example: raysweep inspect packs/acdc.h5 --sheet acdc.png")
