@@ -40,9 +40,7 @@ def load(kind: str, name: str) -> ModuleType:
     files = _files(kind)
     if name not in files:
         allowed = ", ".join(sorted(files))
-        raise StudyError(
-            f"unknown {kind.removesuffix('s')} {name!r}.{did_you_mean(name, files)} Available: {allowed}."
-        )
+        raise StudyError(f"unknown {kind.removesuffix('s')} {name!r}.{did_you_mean(name, files)} Available: {allowed}.")
     return importlib.import_module(f"raysweep.{kind}.{files[name].stem}")
 
 
@@ -51,6 +49,4 @@ def _files(kind: str) -> dict[str, Path]:
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     folder = Path(__file__).parent / kind
-    return {
-        path.stem.replace("_", "-"): path for path in folder.glob("*.py") if not path.stem.startswith("_")
-    }
+    return {path.stem.replace("_", "-"): path for path in folder.glob("*.py") if not path.stem.startswith("_")}

@@ -49,7 +49,9 @@ class OpenStore(Store):
 
     def trials(self, study: str | None = None) -> pa.Table:
         """Return one row per cell with its outcome, of one study or of all."""
-        return query_store(self, "SELECT * FROM trials ORDER BY study, cell") if study is None else self.study(study).trials()
+        if study is not None:
+            return self.study(study).trials()
+        return query_store(self, "SELECT * FROM trials ORDER BY study, cell")
 
     def study(self, name: str) -> StudyTables:
         """Return the tables of one study."""
@@ -65,7 +67,7 @@ def open_store(uri: str | Path | None = None) -> OpenStore:
     return OpenStore(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
 
 
-def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:  # noqa: A002
+def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:
     """Plan a study: its cells, and the stages that answer them, each once.
 
     Data sets that the study packs on demand are packed into the store, for a plan's identities need their digests.
@@ -86,7 +88,7 @@ def run(
     executor: ExecutorName = "tune",
     address: str | None = None,
     retry_failed: bool = False,
-    set: Iterable[str] = (),  # noqa: A002
+    set: Iterable[str] = (),
 ) -> StudyRun:
     """Run what is left of a study and return how it ended; launching again after any interruption continues it.
 
@@ -188,7 +190,7 @@ def _fetch_weights(study: Study, store: Store) -> None:
 
 
 def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
-    """Build each encoder that a stage will start from, once, so that a wrong name or weights end no stage, but the launch.
+    """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
 
     Raises:
         StudyError: if timm has no such encoder.

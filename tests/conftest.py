@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: tiny packs, a tiny store, studies over them, and one Ray cluster for the session."""
+"""Fixtures that every test may use: tiny packs, a tiny store, studies over them, one Ray cluster for the session."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.studies import study_document, with_changes
 
 CARDIAC_OPTIONS = {"patients": 12, "slices": 2, "frames": 2, "size_px": [40, 48]}
 LEAVES_OPTIONS = {"images": 12, "size": 40}
+
 
 @pytest.fixture(scope="session")
 def cardiac_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,7 +16,7 @@ _MIN_RANGE = 1e-6
 
 
 def scaled_slice(pack: Pack, row: int) -> Tensor:
-    """Return one slice, (C, H, W) float32, with its volume's 0.5 and 99.5 intensity percentiles at 0 and 1; not clipped."""
+    """Return one slice, (C, H, W) float32, its volume's 0.5 and 99.5 intensity percentiles at 0 and 1; not clipped."""
     low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
     values = pack.image(row).astype(np.float32)
     values -= low
@@ -35,9 +35,7 @@ def normalised(slices: Tensor, normalisation: Normalisation) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def same_shape_batches(
-    pack: Pack, rows: NDArray[np.int64], batch_size: int
-) -> Iterator[NDArray[np.int64]]:
+def same_shape_batches(pack: Pack, rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
     """Yield rows in batches whose slices share one shape, so that whole slices can be stacked at native resolution."""
     buckets = pack.index.bucket[rows]
     for bucket in np.unique(buckets):

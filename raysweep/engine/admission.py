@@ -1,4 +1,4 @@
-"""Which node has room for a stage: a model of the cluster per node, so that half a GPU here and half there is not one GPU."""
+"""Which node has room for a stage: a model of the cluster per node, for half a GPU here and half there are not one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of stages: what may run now, what must wait and why, in order of the longest remaining path. No Ray here."""
+"""The queue of stages: what may run, what must wait and why, in order of the longest remaining path. No Ray here."""
 
 from __future__ import annotations
 
@@ -164,15 +164,13 @@ class StageQueue:
         self._states[stage] = state
 
 
-def _longest_paths(
-    plan: Plan, children: Mapping[str, list[Stage]], cost: Callable[[Stage], float]
-) -> dict[str, float]:
+def _longest_paths(plan: Plan, children: Mapping[str, list[Stage]], cost: Callable[[Stage], float]) -> dict[str, float]:
     """Return, for every stage, the cost of the longest path from its start to the end of the plan.
 
     A dependent starts at its snapshot, so it adds its own path to the part of the parent that comes before.
     """
     longest: dict[str, float] = {}
-    for stage in reversed(plan.stages.values()):
+    for stage in reversed(list(plan.stages.values())):
         own = cost(stage)
         through = [
             own * (child.parent.epoch / stage.epochs) + longest[child.id]

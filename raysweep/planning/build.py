@@ -146,7 +146,15 @@ class _Builder:
         return max(self.study.grid.pretrain_epochs) if shares else epochs
 
     def _pretrain(
-        self, pack: str, method: str, length: int, backbone: str, start: dict[str, Any], seed: int, name: str, source: str
+        self,
+        pack: str,
+        method: str,
+        length: int,
+        backbone: str,
+        start: dict[str, Any],
+        seed: int,
+        name: str,
+        source: str,
     ) -> str:
         shared = self.study.pretraining
         config = {
@@ -229,8 +237,8 @@ def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
         count = max(1, round(available * float(asked.rstrip("%")) / 100))
     if count > available or available == 0:
         raise StudyError(
-            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s in its train split; "
-            f"allowed: 1 to {available}, a share such as 5%, or all"
+            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s in its train "
+            f"split; allowed: 1 to {available}, a share such as 5%, or all"
         )
     return count
 

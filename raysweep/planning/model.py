@@ -100,8 +100,6 @@ class Plan:
         return found
 
 
-
-
 def stage_to_json(stage: Stage) -> str:
     """Return a stage as JSON text, as executors hand it to their workers."""
     return json.dumps({**asdict(stage), "config": stage.config, "inputs": dict(stage.inputs)})

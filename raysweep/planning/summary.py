@@ -103,9 +103,7 @@ def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> RenderableTyp
     return Group(Text("\n".join(lines)), tree)
 
 
-def _branch(
-    tree: Tree, stage: Stage, children: Mapping[str, list[Stage]], ledger: Mapping[str, LedgerRecord]
-) -> None:
+def _branch(tree: Tree, stage: Stage, children: Mapping[str, list[Stage]], ledger: Mapping[str, LedgerRecord]) -> None:
     snapshots = ", ".join(str(epoch) for epoch in stage.snapshots)
     branch = tree.add(f"{_mark(stage, ledger)} [bold]{stage.name}[/] (snapshots at {snapshots}) [dim]{stage.id[:8]}[/]")
     for epoch in stage.snapshots:

@@ -59,11 +59,10 @@ def read_examples(store: Store, stage: str) -> list[Example]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
-            return [
-                Example(
-                    *fact[:3], *(arrays[f"{n}_{i}"] for n in ("image", "truth", "prediction")), score=fact[3]
-                )
-                for i, fact in enumerate(facts)
-            ]
+            examples = []
+            for position, (subject, frame, slice_number, score) in enumerate(facts):
+                image, truth, prediction = (arrays[f"{name}_{position}"] for name in ("image", "truth", "prediction"))
+                examples.append(Example(subject, frame, slice_number, image, truth, prediction, score))
+            return examples
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{store.uri}/{path} is corrupt ({error}); delete it") from error

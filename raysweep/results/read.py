@@ -121,9 +121,7 @@ def _read(store: Store, table: str, paths: list[str]) -> pa.Table:
         try:
             part = pq.read_table(store.full_path(path), filesystem=store.filesystem, schema=schema)
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(
-                f"{store.uri}/{path} cannot be read: {error}. {_remedy(table, path)}"
-            ) from error
+            raise StoreError(f"{store.uri}/{path} cannot be read: {error}. {_remedy(table, path)}") from error
         return part
 
     with ThreadPoolExecutor(_THREADS) as pool:

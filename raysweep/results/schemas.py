@@ -1,7 +1,7 @@
 """The tables a store holds, column by column: one place for names, types, units and meaning.
 
-Facts are written once by the worker that finds them (``stages``, ``epochs``, ``cases``); ``cells`` is written by the plan and
-says which grid point is which stage; ``trials`` and ``curves`` are views that join the two.
+Facts are written once by the worker that finds them (``stages``, ``epochs``, ``cases``); ``cells`` is written by the
+plan and says which grid point is which stage; ``trials`` and ``curves`` are views that join the two.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ SCHEMA_VERSION = 1
 class Column:
     """One column: its name, Arrow type and meaning.
 
-    ``volatile`` marks what differs between two correct runs of the same stage (times, hosts, versions); everything else is
-    reproduced bit for bit on the same hardware.
+    ``volatile`` marks what differs between two correct runs of the same stage (times, hosts, versions); everything else
+    is reproduced bit for bit on the same hardware.
     """
 
     name: str
@@ -38,9 +38,7 @@ class Table:
     def schema(self) -> pa.Schema:
         """Return the Arrow schema, with the documentation in the metadata."""
         fields = [pa.field(c.name, c.type, metadata={"doc": c.doc}) for c in self.columns]
-        return pa.schema(
-            fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{SCHEMA_VERSION}"}
-        )
+        return pa.schema(fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{SCHEMA_VERSION}"})
 
     @property
     def facts(self) -> list[str]:
@@ -59,9 +57,7 @@ CELLS = Table(
         Column("study", _string, "name of the study"),
         Column("cell", _string, "readable name of the grid point, unique in the study"),
         Column("source", _dictionary, "name of the source: the chain that produced the encoder"),
-        Column(
-            "method", _dictionary, "pretraining method on the method axis; null where the source has none"
-        ),
+        Column("method", _dictionary, "pretraining method on the method axis; null where the source has none"),
         Column("pretrain_epochs", _int, "length on the pretrain_epochs axis; null where the source takes none from it"),
         Column("annotations", _int, "annotated units used for training: slices, volumes or subjects, as the task says"),
         Column("annotations_asked", _string, "annotation count as the study writes it: 15, 5% or all"),
@@ -163,17 +159,17 @@ VIEWS = {
     "trials": (
         "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed, c.task,
-               c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score, s.test_score,
-               s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
+        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
+               c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score,
+               s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
         """,
     ),
     "curves": (
         "Validation and training metrics by epoch of every cell's finetune stage.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task, c.backbone, c.tuning,
-               e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
+        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task, c.backbone,
+               c.tuning, e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
         FROM cells c JOIN epochs e ON e.stage = c.stage
         """,
     ),

@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         self.num_features: int = model.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of (B, C, H, W) slices, finest first, the last one (B, D, H / 32, W / 32) as a rule."""
+        """Return the feature maps of (B, C, H, W) slices, finest first, the last (B, D, H / 32, W / 32) as a rule."""
         maps: list[Tensor] = self.model(x)
         return maps
 
@@ -67,9 +67,7 @@ def build_timm_model(backbone: Backbone) -> nn.Module:
             f"encoder {backbone.encoder!r} with options {options} cannot be built as a feature extractor: {error}"
         ) from error
     if getattr(model, "output_fmt", None) not in (None, "NCHW") and str(model.output_fmt) != "Format.NCHW":
-        raise StudyError(
-            f"encoder {backbone.encoder!r} gives {model.output_fmt} feature maps; only NCHW is supported"
-        )
+        raise StudyError(f"encoder {backbone.encoder!r} gives {model.output_fmt} feature maps; only NCHW is supported")
     return model
 
 

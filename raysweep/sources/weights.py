@@ -117,7 +117,8 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str) ->
         behind = _keys_of_whole_model(encoder.backbone)
         unexpected = [key for key in unexpected if key not in behind]
     if missing or reshaped or unexpected:
-        raise WeightsError(_refusal(name, encoder.backbone, len(target) - counters, len(taken) - counters, missing, reshaped, unexpected))
+        total, matched = len(target) - counters, len(taken) - counters
+        raise WeightsError(_refusal(name, encoder.backbone, total, matched, missing, reshaped, unexpected))
     encoder.model.load_state_dict(taken, strict=True)
     return LoadReport(len(taken) - counters, tuple(adapted), tuple(key for key in source if key not in used))
 
@@ -132,13 +133,15 @@ def store_timm_weights(store: Store, name: str) -> None:
     if store.exists(path):
         return
     if not timm.is_model_pretrained(name):
-        raise WeightsError(f"timm {timm.__version__} has no pretrained weights named {name!r}; see timm.list_pretrained()")
+        raise WeightsError(
+            f"timm {timm.__version__} has no pretrained weights named {name!r}; see timm.list_pretrained()"
+        )
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsError(
-            f"weights {name!r} could not be downloaded: {error}. Where there is no network, put a safetensors file of the "
-            f"model's state dict at {store.uri}/{path}."
+            f"weights {name!r} could not be downloaded: {error}. Where there is no network, put a safetensors file of "
+            f"the model's state dict at {store.uri}/{path}."
         ) from error
     metadata = {"normalisation": _normalisation_of(name).model_dump_json()}
     store.write_bytes(path, save_safetensors(model.state_dict(), metadata))
@@ -193,7 +196,9 @@ def _unwrapped(content: object, file: Path) -> dict[str, Tensor]:
             if tensors:
                 return tensors
             keys = ", ".join(map(str, list(content)[:8]))
-            raise WeightsError(f"weights file {file} holds no state dict: its keys are {keys}. Known: {', '.join(_WRAPPERS)}.")
+            raise WeightsError(
+                f"weights file {file} holds no state dict: its keys are {keys}. Known: {', '.join(_WRAPPERS)}."
+            )
         content = inner
     raise WeightsError(f"weights file {file} holds a {type(content).__name__}; a state dict of tensors was expected")
 

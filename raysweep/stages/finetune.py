@@ -68,14 +68,14 @@ class FinetuneLoop(TrainingLoop):
         return math.ceil(slices / self.training.batch_size)
 
     def train_epoch(self) -> dict[str, float]:
-        """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as it takes."""
+        """Take the epoch's steps in full batches, going through the subset in orders drawn anew as it takes."""
         self.network.train()
         if self.frozen:
             self.task.encoder_module().eval()
         order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
         total = torch.zeros((), device=self.runtime.device)
         rate = 0.0
-        for batch in order.split(self.training.batch_size):
+        for batch in order.split(self.training.batch_size):  # type: ignore[no-untyped-call]
             rate = self.schedule_step(self.optimiser, self.training.optimisation, self.steps_per_epoch)
             total += self._step(batch)
         return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
@@ -92,7 +92,7 @@ class FinetuneLoop(TrainingLoop):
             output = self.network(slices)
         loss = self.task.loss(output, masks)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.training.optimisation.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self._trainable(), self.training.optimisation.clip_norm)

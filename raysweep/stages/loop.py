@@ -79,7 +79,7 @@ class TrainingLoop(ABC):
         self.started_at = datetime.now(UTC)
 
     def run(self) -> Iterator[Progress]:
-        """Train what remains, yielding after every epoch; the rows and the ledger record are published before it ends."""
+        """Train what remains, yielding after every epoch; rows and ledger record are published before it ends."""
         self._restore()
         yield Progress(self.history.epoch, self.published_snapshots())
         while self.history.epoch < self.stage.epochs:
@@ -124,13 +124,11 @@ class TrainingLoop(ABC):
         """Return the epochs of snapshots that an earlier attempt published."""
         return ()
 
-    def can_continue(self, epoch: int) -> bool:  # noqa: ARG002
+    def can_continue(self, epoch: int) -> bool:
         """Whether a training state saved after an epoch can be continued, rather than starting over."""
         return True
 
-    def schedule_step(
-        self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int
-    ) -> float:
+    def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
         """Set the learning rate of the next step, and return it."""
         rate = learning_rate(settings, self.history.step, steps_per_epoch, self.stage.epochs * steps_per_epoch)
         set_learning_rate(optimiser, rate)

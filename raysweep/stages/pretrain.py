@@ -31,7 +31,9 @@ class PretrainLoop(TrainingLoop):
         super().__init__(stage, store, runtime, attempt)
         self.rows = self.pack.select(split="train")
         if len(self.rows) < 2:
-            raise PackError(f"{self.pack.path} has {len(self.rows)} slices in its train split; pretraining needs at least 2")
+            raise PackError(
+                f"{self.pack.path} has {len(self.rows)} slices in its train split; pretraining needs at least 2"
+            )
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
         start = build_start(store, self.config, stage.inputs)
@@ -76,7 +78,7 @@ class PretrainLoop(TrainingLoop):
         with self.runtime.autocast():
             losses = self.method.loss(views, ids.to(self.runtime.device))
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["loss"]).backward()
+        self.scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
         if self.optimisation.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.method.trainable(), self.optimisation.clip_norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from raysweep.planning import Stage
 from raysweep.stages.finetune import FinetuneLoop
@@ -24,6 +25,6 @@ def run_stage(stage: Stage, store: Store, *, threads: int, attempt: int) -> Iter
     yield from kinds[stage.kind](stage, store, runtime, attempt).run()
 
 
-def _training(stage: Stage) -> dict[str, str]:
-    training: dict[str, str] = stage.config["task"]["settings"]["training"]
+def _training(stage: Stage) -> dict[str, Any]:
+    training: dict[str, Any] = stage.config["task"]["settings"]["training"]
     return training

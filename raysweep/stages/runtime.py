@@ -1,4 +1,4 @@
-"""The device, arithmetic, threads and random state of a stage, set anew for each one so that stages never influence another."""
+"""The device, arithmetic, threads and random state of a stage, set anew for each so that none influences another."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from raysweep.errors import StudyError
 from raysweep.study.check import Problem, component_problems, validation_problems
 from raysweep.study.schema import Study, is_weights_file
 
-
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -27,14 +26,14 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         if key_node.tag == _MERGE:
             continue
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+    return dict(loader.construct_pairs(node, deep=True))
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -52,7 +51,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     """
     file = Path(path)
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506: a SafeLoader
+        document = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
     except OSError as error:
         raise StudyError(f"study file {file} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -134,7 +133,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise StudyError(f"override {override!r} is not of the form key=value, such as grid.seed=[0,1]")
     try:
-        value = yaml.load(text, _UniqueKeyLoader)  # noqa: S506: a SafeLoader
+        value = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise StudyError(f"override {key}: {text!r} is not valid YAML: {error}") from error
     node = document

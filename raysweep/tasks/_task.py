@@ -41,7 +41,7 @@ class TaskSettings(Settings):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one split: ``score`` decides which epoch is best; ``cases`` are rows of the cases table without a stage."""
+    """Scores of one split: ``score`` decides which epoch is best, ``cases`` are rows of that table without a stage."""
 
     score: float
     metrics: Mapping[str, float]
@@ -85,8 +85,5 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluate(
-        self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0
-    ) -> Evaluation:
+    def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
         """Score the network on slices of the pack, each whole and at its native resolution."""
-

@@ -59,7 +59,9 @@ class Segmentation(Task):
                 **backbone.options,
             )
         except (ValueError, RuntimeError, TypeError) as error:
-            raise StudyError(f"no U-Net of depth {depth} can be built on encoder {backbone.encoder!r}: {error}") from error
+            raise StudyError(
+                f"no U-Net of depth {depth} can be built on encoder {backbone.encoder!r}: {error}"
+            ) from error
         # A shallower U-Net drops the encoder's last levels; every key it has must be there.
         inner = network.get_submodule("encoder.model")
         wanted = inner.state_dict().keys()
@@ -74,7 +76,9 @@ class Segmentation(Task):
     def check_pack(self) -> None:
         """Check that the pack has classes and masks in every split it needs."""
         if len(self.pack.class_names) < 2:
-            raise PackError(f"{self.pack.path} has no mask classes; segmentation needs a background and at least one class")
+            raise PackError(
+                f"{self.pack.path} has no mask classes; segmentation needs a background and at least one class"
+            )
         for split in ("train", "val", "test"):
             if not len(self.pack.select(split=split, annotated=True)):
                 raise PackError(
@@ -94,7 +98,7 @@ class Segmentation(Task):
         return overlap
 
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
-        """Score whole slices: padded bottom-right with zeros to a multiple of 32, the padding left out of the counts."""
+        """Score whole slices: padded bottom-right with zeros to a multiple of 32, which the counts leave out."""
         from raysweep.tasks._counts import dice, iou
 
         wanted = set(self._example_rows(rows, num_examples))
@@ -190,7 +194,8 @@ def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jacca
     """
     intersection = (probabilities * truth).sum((0, 2, 3))
     total = (probabilities + truth).sum((0, 2, 3))
-    coefficient = intersection / (total - intersection).clamp_min(1e-7) if jaccard else 2 * intersection / total.clamp_min(1e-7)
+    numerator, denominator = (intersection, total - intersection) if jaccard else (2 * intersection, total)
+    coefficient = numerator / denominator.clamp_min(1e-7)
     present = (truth.sum((0, 2, 3)) > 0).to(coefficient.dtype)
     return ((1 - coefficient) * present).mean()
 

@@ -161,7 +161,9 @@ def test_canonical_json_says_the_value_and_nothing_of_its_order(value):
     assert canonical_json(json.loads(text)) == text
 
 
-@pytest.mark.parametrize("value", [{1}, b"x", object(), {1: 2}, {"a": [float("nan")]}, float("inf"), {"a": {"b": {2: 1}}}])
+@pytest.mark.parametrize(
+    "value", [{1}, b"x", object(), {1: 2}, {"a": [float("nan")]}, float("inf"), {"a": {"b": {2: 1}}}]
+)
 def test_values_without_a_stable_identity_are_refused(value):
     with pytest.raises((TypeError, ValueError), match="value"):
         canonical_json(value)

@@ -16,8 +16,8 @@ import torch
 from raysweep.datasets import synthetic_cardiac
 from raysweep.errors import PackError, RaysweepError, StudyError, WeightsError
 from raysweep.store import Store
-from raysweep.sweep import run
 from raysweep.study import Study
+from raysweep.sweep import run
 
 RANDOM_ONLY = {"grid.source": ["random"], "grid.method": [], "grid.pretrain_epochs": []}
 
@@ -33,7 +33,9 @@ class Case:
 
 
 def raw_cardiac(folder: Path, damage: Callable[[Path], None]) -> dict[str, Any]:
-    synthetic_cardiac.generate(folder / "raw", synthetic_cardiac.Options(patients=4, slices=2, frames=3, size_px=(40, 48)))
+    synthetic_cardiac.generate(
+        folder / "raw", synthetic_cardiac.Options(patients=4, slices=2, frames=3, size_px=(40, 48))
+    )
     damage(folder / "raw")
     return {"packs.cardiac": {"dataset": "acdc", "source": str(folder / "raw")}}
 
@@ -73,14 +75,33 @@ def other_weights(folder: Path) -> dict[str, Any]:
 CASES = [
     Case("unknown key", lambda _: {"grid.seeds": [0]}, StudyError, ("grid.seeds", "'seed'", "Allowed:")),
     Case("unknown name", lambda _: {"grid.source": ["randm"]}, StudyError, ("grid.source", "'randm'", "'random'")),
-    Case("unknown encoder", lambda _: {"backbones.small.encoder": "resnet18x"}, StudyError, ("'resnet18x'", "'resnet18'")),
+    Case(
+        "unknown encoder", lambda _: {"backbones.small.encoder": "resnet18x"}, StudyError, ("'resnet18x'", "'resnet18'")
+    ),
     Case("empty grid", lambda _: {"grid.seed": []}, StudyError, ("grid.seed", "[]", "at least 1")),
     Case("contradiction", lambda _: {"grid.method": ["byol"]}, StudyError, ("grid.method", "no source", "remove")),
-    Case("missing pack", lambda f: {"packs.cardiac.file": str(f / "no.h5")}, PackError, ("packs.cardiac", "no.h5", "raysweep pack")),
+    Case(
+        "missing pack",
+        lambda f: {"packs.cardiac.file": str(f / "no.h5")},
+        PackError,
+        ("packs.cardiac", "no.h5", "raysweep pack"),
+    ),
     Case("corrupt pack", corrupt_pack, PackError, ("packs.cardiac", "cardiac.h5", "pack the data set again")),
-    Case("too many annotations", lambda _: {"grid.annotations": [33]}, StudyError, ("grid.annotations", "33", "1 to 32", "'cardiac'")),
-    Case("weights of another encoder", other_weights, WeightsError, ("w.pth", "of its", "keys matched", "'test_resnet'")),
-    Case("weights missing", lambda f: {"sources.random": {"weights": str(f / "no.pt")}}, StudyError, ("no.pt", "cannot be read")),
+    Case(
+        "too many annotations",
+        lambda _: {"grid.annotations": [33]},
+        StudyError,
+        ("grid.annotations", "33", "1 to 32", "'cardiac'"),
+    ),
+    Case(
+        "weights of another encoder", other_weights, WeightsError, ("w.pth", "of its", "keys matched", "'test_resnet'")
+    ),
+    Case(
+        "weights missing",
+        lambda f: {"sources.random": {"weights": str(f / "no.pt")}},
+        StudyError,
+        ("no.pt", "cannot be read"),
+    ),
     Case(
         "mask of another shape",
         lambda f: raw_cardiac(f, lambda raw: rewrite(frame(raw, "_gt"), lambda a: a[:-1])),

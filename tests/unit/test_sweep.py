@@ -100,7 +100,12 @@ def test_overrides_of_a_study_built_in_python_are_refused(tiny_study, tiny_store
 
 
 def test_a_data_set_is_packed_into_the_store_once(tiny_study, tiny_store):
-    changes = {"packs.cardiac": {"dataset": "synthetic-cardiac", "options": {"patients": 12, "slices": 1, "frames": 2, "size_px": [40, 44]}}}
+    changes = {
+        "packs.cardiac": {
+            "dataset": "synthetic-cardiac",
+            "options": {"patients": 12, "slices": 1, "frames": 2, "size_px": [40, 44]},
+        }
+    }
     first = plan(tiny_study(changes), store=tiny_store)
     pack = next(path for path in tiny_store.list("packs"))
     written = tiny_store.local_path(pack).stat().st_mtime_ns

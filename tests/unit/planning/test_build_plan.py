@@ -73,8 +73,14 @@ def test_no_epochs_is_the_source_without_the_step_and_shares_its_stage():
 
 
 def test_counts_that_come_to_the_same_number_share_a_stage():
-    plan = plan_of({"grid.source": ["random"], "grid.method": [], "grid.pretrain_epochs": [],
-                    "grid.annotations": [32, "100%", "all"]})
+    plan = plan_of(
+        {
+            "grid.source": ["random"],
+            "grid.method": [],
+            "grid.pretrain_epochs": [],
+            "grid.annotations": [32, "100%", "all"],
+        }
+    )
     assert len(plan.cells) == 3
     assert len(plan.stages) == 1
     assert [cell.annotations for cell in plan.cells] == [32, 32, 32]
@@ -92,8 +98,12 @@ def test_shares_count_in_the_unit_of_the_task():
 
 def test_a_chain_of_three_steps_is_three_stages_one_after_another():
     step = {"pretrain": {"pack": "leaves", "method": "byol", "epochs": 3}}
-    chain = ["random", step, {"pretrain": {"pack": "cardiac", "method": "simclr", "epochs": 2}},
-             {"pretrain": {"pack": "cardiac"}}]
+    chain = [
+        "random",
+        step,
+        {"pretrain": {"pack": "cardiac", "method": "simclr", "epochs": 2}},
+        {"pretrain": {"pack": "cardiac"}},
+    ]
     plan = plan_of({"sources.long": chain, "grid.source": ["long"], "grid.pretrain_epochs": [1, 4]})
     for cell in plan.cells:
         first, second, third = (plan.stages[stage] for stage in cell.lineage)

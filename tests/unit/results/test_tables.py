@@ -16,14 +16,23 @@ from raysweep.results.write import to_table, write_part
 
 def write_study(store, study: str = "one", stages=("s1", "s2"), done=("s1",)) -> None:
     cells = [
-        {"study": study, "cell": f"cell{n}", "source": "random", "annotations": 4, "seed": n, "stage": stage,
-         "lineage": [f"parent-{stage}"]}
+        {
+            "study": study,
+            "cell": f"cell{n}",
+            "source": "random",
+            "annotations": 4,
+            "seed": n,
+            "stage": stage,
+            "lineage": [f"parent-{stage}"],
+        }
         for n, stage in enumerate(stages)
     ]
     write_part(store, "cells", study, cells)
     for stage in done:
         write_part(store, "stages", stage, [{"stage": stage, "status": "done", "test_score": 0.5}])
-        write_part(store, "epochs", stage, [{"stage": stage, "epoch": 1, "split": "val", "metric": "dice", "value": 0.4}])
+        write_part(
+            store, "epochs", stage, [{"stage": stage, "epoch": 1, "split": "val", "metric": "dice", "value": 0.4}]
+        )
 
 
 def test_a_key_that_is_no_column_is_refused():
@@ -41,7 +50,12 @@ def test_absent_keys_become_null_and_every_column_is_documented(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_rows_come_back_as_they_were_written(tiny_store, table):
-    samples = {"string": "a", "int64": 3, "double": 0.1, "timestamp[us, tz=UTC]": dt.datetime(2024, 1, 1, tzinfo=dt.UTC)}
+    samples = {
+        "string": "a",
+        "int64": 3,
+        "double": 0.1,
+        "timestamp[us, tz=UTC]": dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
+    }
     row = {}
     for column in TABLES[table].columns:
         if pa.types.is_list(column.type):
@@ -65,7 +79,10 @@ def test_what_differs_between_correct_runs_is_marked_volatile():
 def test_trials_join_cells_with_their_outcome_and_say_what_is_pending(tiny_store):
     write_study(tiny_store)
     trials = study_tables(tiny_store, "one").trials().to_pylist()
-    assert [(t["cell"], t["status"], t["test_score"]) for t in trials] == [("cell0", "done", 0.5), ("cell1", "pending", None)]
+    assert [(t["cell"], t["status"], t["test_score"]) for t in trials] == [
+        ("cell0", "done", 0.5),
+        ("cell1", "pending", None),
+    ]
     curves = study_tables(tiny_store, "one").curves().to_pylist()
     assert [(c["cell"], c["metric"], c["value"]) for c in curves] == [("cell0", "dice", 0.4)]
 
@@ -149,7 +166,9 @@ def test_examples_come_back_as_they_were_written(tiny_store):
     assert read_examples(tiny_store, "other") == []
 
 
-@pytest.mark.parametrize("damage", [lambda d: b"", lambda d: b"junk", lambda d: d[:-30], lambda d: d[:60] + b"\0" * 40 + d[100:]])
+@pytest.mark.parametrize(
+    "damage", [lambda d: b"", lambda d: b"junk", lambda d: d[:-30], lambda d: d[:60] + b"\0" * 40 + d[100:]]
+)
 def test_corrupt_examples_are_named(tiny_store, damage):
     write_examples(tiny_store, "s", [example(0.5)])
     path = tiny_store.examples_path("s")

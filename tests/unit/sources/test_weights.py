@@ -46,7 +46,9 @@ def assert_taken(encoder, state, skip=()) -> None:
             torch.testing.assert_close(value, flat[key.replace(".", "_")], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "encoder.", "module.encoder_q.", "module.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.", "backbone.", "encoder.", "module.encoder_q.", "module.module."]
+)
 def test_a_prefix_is_removed(prefix):
     encoder, state = encoder_of(), whole_state(in_chans=1)
     report = load_weights(encoder, {prefix + key: value for key, value in state.items()}, name="w")
@@ -146,7 +148,9 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path, form
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 60, b"\xff" * 40, b"\x80\x04N."])
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 60, b"\xff" * 40, b"\x80\x04N."]
+)
 def test_a_corrupt_file_is_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):
@@ -173,7 +177,7 @@ def test_a_checkpoint_that_wraps_itself_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="absent.pth cannot be read"):
+    with pytest.raises(WeightsError, match=r"absent\.pth cannot be read"):
         read_state_dict(tmp_path / "absent.pth")
 
 
@@ -182,9 +186,6 @@ def test_an_unknown_encoder_is_refused_with_the_nearest_name():
         build_encoder(Backbone(encoder="resnet18x"))
     with pytest.raises(StudyError, match="without a pretrained tag"):
         build_encoder(Backbone(encoder="resnet18.a1_in1k"))
-
-
-# ---- snapshots ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_snapshot_brings_back_the_encoder_and_its_input(tiny_store):
@@ -279,7 +280,7 @@ def test_fetched_weights_keep_the_input_timm_records(tiny_store, monkeypatch):
 
 
 def test_weights_that_timm_does_not_know_or_cannot_fetch_are_refused(tiny_store, monkeypatch):
-    with pytest.raises(WeightsError, match="no pretrained weights named 'resnet18.nothing'"):
+    with pytest.raises(WeightsError, match=r"no pretrained weights named 'resnet18\.nothing'"):
         store_timm_weights(tiny_store, "resnet18.nothing")
 
     def offline(*args, **kwargs):

@@ -91,8 +91,12 @@ def test_a_stage_gives_the_same_bits_in_a_process_that_others_have_used(undistur
     torch.rand(100)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(False)
-    other = replace(finetune_of(plan), id="other", parent=None,
-                    config={**finetune_of(plan).config, "start": {"random": True}, "seed": 5})
+    other = replace(
+        finetune_of(plan),
+        id="other",
+        parent=None,
+        config={**finetune_of(plan).config, "start": {"random": True}, "seed": 5},
+    )
     interrupt_after(other, tiny_store, 1)
     for stage in plan.stages.values():
         run(stage, tiny_store)
@@ -142,7 +146,9 @@ def test_a_corrupt_training_state_is_named_with_the_remedy(undisturbed, tiny_sto
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize(("kind", "loop"), [("pretrain", PretrainLoop), ("finetune", FinetuneLoop)])
-def test_a_loss_that_is_not_finite_fails_the_stage_and_publishes_nothing(undisturbed, tiny_store, monkeypatch, kind, loop, bad):
+def test_a_loss_that_is_not_finite_fails_the_stage_and_publishes_nothing(
+    undisturbed, tiny_store, monkeypatch, kind, loop, bad
+):
     stage = next(s for s in undisturbed[1].stages.values() if s.kind == kind)
     stage = replace(stage, parent=None, config={**stage.config, "start": {"random": True}})
     monkeypatch.setattr(loop, "train_epoch", lambda self: {"loss": bad, "lr": 0.1})
@@ -193,7 +199,12 @@ def test_frozen_tuning_leaves_the_encoder_and_its_statistics_as_they_are(undistu
 
 @pytest.mark.parametrize(("steps", "per_epoch"), [("same", math.ceil(32 / 4)), ("natural", math.ceil(3 / 4))])
 def test_steps_are_those_of_the_whole_set_or_of_the_subset(tiny_study, tiny_store, steps, per_epoch):
-    changes = {"tasks.heart.training.steps": steps, "grid.source": ["random"], "grid.method": [], "grid.pretrain_epochs": []}
+    changes = {
+        "tasks.heart.training.steps": steps,
+        "grid.source": ["random"],
+        "grid.method": [],
+        "grid.pretrain_epochs": [],
+    }
     run(finetune_of(plan_of(tiny_study, tiny_store, changes)), tiny_store)
     row = facts(tiny_store)["stages"][0]
     assert (row["steps"], row["images"], row["num_train"]) == (3 * per_epoch, 3 * per_epoch * 4, 3)
@@ -204,8 +215,11 @@ def test_the_best_validated_epoch_is_the_one_tested(undisturbed):
     store, plan = undisturbed
     tables = facts(store)
     for stage in (s for s in plan.stages.values() if s.kind == "finetune"):
-        scores = {r["epoch"]: r["value"] for r in tables["epochs"]
-                  if (r["stage"], r["split"], r["metric"]) == (stage.id, "val", "score")}
+        scores = {
+            r["epoch"]: r["value"]
+            for r in tables["epochs"]
+            if (r["stage"], r["split"], r["metric"]) == (stage.id, "val", "score")
+        }
         row = next(r for r in tables["stages"] if r["stage"] == stage.id)
         assert row["val_score"] == max(scores.values()) == scores[row["best_epoch"]]
         cases = [c for c in tables["cases"] if c["stage"] == stage.id]
@@ -218,7 +232,12 @@ def test_the_best_validated_epoch_is_the_one_tested(undisturbed):
 
 
 def test_validation_happens_as_often_as_asked_and_after_the_last_epoch(tiny_study, tiny_store):
-    changes = {"tasks.heart.training.evaluate_every": 2, "grid.source": ["random"], "grid.method": [], "grid.pretrain_epochs": []}
+    changes = {
+        "tasks.heart.training.evaluate_every": 2,
+        "grid.source": ["random"],
+        "grid.method": [],
+        "grid.pretrain_epochs": [],
+    }
     run(finetune_of(plan_of(tiny_study, tiny_store, changes)), tiny_store)
     assert {r["epoch"] for r in facts(tiny_store)["epochs"] if r["split"] == "val"} == {2, 3}
 

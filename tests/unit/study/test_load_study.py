@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from raysweep.errors import StudyError
 from raysweep.study import Study, load_study, study_schema
 from raysweep.study.load import validate_study
@@ -158,7 +159,8 @@ def test_a_chain_starts_with_weights_and_goes_on_with_pretraining(chain):
 
 
 @pytest.mark.parametrize(
-    "step", ["ranodm", {"random": True, "weights": "a.b"}, {"weights": {"file": "a", "timm": "b.c"}}, {"weights": "resnet18"}]
+    "step",
+    ["ranodm", {"random": True, "weights": "a.b"}, {"weights": {"file": "a", "timm": "b.c"}}, {"weights": "resnet18"}],
 )
 def test_a_step_is_exactly_one_thing(step):
     assert "sources.cardiac" in error_of({"sources.cardiac": [step]})

@@ -106,7 +106,10 @@ def test_evaluation_at_native_resolution_equals_counting_slice_by_slice(cardiac_
     score, cases = brute_force(pack, rows, predict, metric)
     assert evaluation.score == pytest.approx(score, abs=1e-12)
     assert len(evaluation.cases) == len(cases) == 4 * len(rows)
-    row_of = {(v, f, n): r for r, (v, f, n) in enumerate(zip(pack.index.volume, pack.index.frame, pack.index.slice_number, strict=True))}
+    row_of = {
+        (v, f, n): r
+        for r, (v, f, n) in enumerate(zip(pack.index.volume, pack.index.frame, pack.index.slice_number, strict=True))
+    }
     for case in evaluation.cases:
         row = row_of[case["volume"], case["frame"], case["slice_number"]]
         assert tuple(case[name] for name in ("tp", "fp", "fn", "tn")) == cases[row, case["class_index"]]
@@ -136,6 +139,8 @@ def test_a_pack_without_masks_or_splits_is_refused(leaves_pack, cardiac_pack, mo
         task_of(leaves_pack).check_pack()
     task = task_of(cardiac_pack)
     task.check_pack()
-    monkeypatch.setattr(type(task.pack), "select", lambda self, split=None, annotated=None: [] if split == "val" else [1])
+    monkeypatch.setattr(
+        type(task.pack), "select", lambda self, split=None, annotated=None: [] if split == "val" else [1]
+    )
     with pytest.raises(PackError, match="no annotated slice in its val split"):
         task.check_pack()
