@@ -24,7 +24,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class Augmentation(Settings):
     """Random transformations of one view of a slice, each drawn per sample.
 
-    Strengths follow torchvision's meaning on intensities scaled to [0, 1]. A probability of 0 switches an operation off.
+    Strengths have torchvision's meaning on intensities scaled to [0, 1]. A probability of 0 switches it off.
     """
 
     crop_scale: Range = (0.2, 1.0)
