@@ -1,10 +1,10 @@
 """raysweep: which pretraining, how many epochs of it, and how many annotated images do I need?
 
-    import raysweep
+import raysweep
 
-    study = raysweep.load_study("search_spaces/quickstart.yaml")
-    raysweep.run(study, store="raysweep-store")
-    raysweep.open_store("raysweep-store").trials().to_pandas()
+study = raysweep.load_study("search_spaces/quickstart.yaml")
+raysweep.run(study, store="raysweep-store")
+raysweep.open_store("raysweep-store").trials().to_pandas()
 """
 
 from __future__ import annotations

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="raysweep",
     help="Which pretraining, how many epochs of it, and how many annotated images? Run the grid, get the answer.",
-    epilog="Exit codes: 0 fine, 1 some stages failed, 2 wrong use. Start with: raysweep run search_spaces/quickstart.yaml",
+    epilog="Exit codes: 0 fine, 1 some stages failed, 2 wrong use. Start: raysweep run search_spaces/quickstart.yaml",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich would double the time that --help takes
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -86,7 +87,8 @@ def _global(
 def pack(
     dataset: Annotated[str, typer.Argument(help="Packer; see `raysweep list datasets`.", show_default=False)],
     source: Annotated[
-        Path | None, typer.Argument(help="Folder of the data set's files; synthetic sets need none.", show_default=False)
+        Path | None,
+        typer.Argument(help="Folder of the data set's files; synthetic sets need none.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Pack to write.", show_default=False)] = ...,  # type: ignore[assignment]
     option: Annotated[
@@ -118,7 +120,9 @@ def pack(
 @app.command(epilog="Example: raysweep inspect packs/acdc.h5 --sheet acdc.png")
 def inspect(
     file: Annotated[Path, typer.Argument(help="Pack.", show_default=False)],
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a contact sheet of slices with masks (PNG).")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Write a contact sheet of slices with masks (PNG).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what is in a pack, and verify its digest."""
@@ -176,15 +180,21 @@ def run(
     ] = ExecutorChoice.tune,
     set_: SetOption = None,
     retry_failed: Annotated[bool, typer.Option(help="Try stages again that failed in an earlier launch.")] = False,
-    report_: Annotated[bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")] = True,
+    report_: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
+    ] = True,
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
 
-    launched = run_study(
-        study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
-    )
+    try:
+        launched = run_study(
+            study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues where it stopped", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     outcome, name = launched.outcome, launched.plan.study.study
     if outcome.done == 0 and outcome.is_complete:
         _print(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
@@ -251,7 +261,9 @@ def report(
     epilog="Example: raysweep query 'SELECT source, annotations, avg(test_score) FROM trials GROUP BY ALL ORDER BY ALL'"
 )
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over the store's tables and views (DuckDB).", show_default=False)],
+    sql: Annotated[
+        str, typer.Argument(help="One SELECT over the store's tables and views (DuckDB).", show_default=False)
+    ],
     store: StoreOption = None,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print the answer.")] = TableFormat.table,
 ) -> None:
@@ -303,9 +315,6 @@ def main() -> NoReturn:
     except RaysweepError as error:
         typer.echo(f"raysweep: {error}", err=True)
         sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt:
-        typer.echo("raysweep: interrupted; the same command continues where it stopped", err=True)
-        sys.exit(130)
     sys.exit(0)
 
 

@@ -24,7 +24,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class Augmentation(Settings):
     """Random transformations of one view of a slice, each drawn per sample.
 
-    Strengths have torchvision's meaning on intensities scaled to [0, 1]. A probability of 0 switches it off.
+    Strengths follow torchvision's meaning on intensities scaled to [0, 1]. A probability of 0 switches off.
     """
 
     crop_scale: Range = (0.2, 1.0)
@@ -89,6 +89,8 @@ class Optimisation(Settings):
     """Learning rate at the first step of warm-up."""
     final_lr: float = Field(0.0, ge=0)
     """Learning rate that the cosine ends at."""
+    trust_coefficient: float = Field(1e-3, gt=0)
+    """Factor of lars on each layer's ratio of weights to gradient (eta)."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; null for no clipping."""
 

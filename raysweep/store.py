@@ -1,6 +1,6 @@
 """The store: every path below one root, atomic publishing, and the ledger of what is done.
 
-The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). No other module builds a path::
+The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). No other module builds paths::
 
     store.json                          format version
     packs/<name>-<recipe>.h5            packs built from a study's recipe
@@ -244,8 +244,7 @@ class Store:
                 stream.seek(0)
                 holder = stream.read().strip() or "unknown"
                 raise StoreError(
-                    f"store {self.uri} is in use by another `raysweep run` ({holder}). "
-                    "Wait for it, or use another store."
+                    f"store {self.uri} is in use by another `raysweep run` ({holder}). Wait, or use another store."
                 ) from error
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")

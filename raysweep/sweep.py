@@ -49,9 +49,11 @@ class OpenStore(Store):
 
     def trials(self, study: str | None = None) -> pa.Table:
         """Return one row per cell with its outcome, of one study or of all."""
-        if study is not None:
-            return self.study(study).trials()
-        return query_store(self, "SELECT * FROM trials ORDER BY study, cell")
+        return (
+            query_store(self, "SELECT * FROM trials ORDER BY study, cell")
+            if study is None
+            else self.study(study).trials()
+        )
 
     def study(self, name: str) -> StudyTables:
         """Return the tables of one study."""
@@ -190,7 +192,7 @@ def _fetch_weights(study: Study, store: Store) -> None:
 
 
 def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
-    """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
+    """Build each encoder that a stage will start from, once, so that a wrong name or weights end no stage, but the launch.
 
     Raises:
         StudyError: if timm has no such encoder.

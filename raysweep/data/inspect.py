@@ -53,9 +53,7 @@ def describe(pack: Pack) -> dict[str, Any]:
         "volumes": len(np.unique(index.volume)),
         "channels": pack.num_channels,
         "dtypes": sorted({bucket.dtype for bucket in pack.buckets}),
-        "buckets": {
-            bucket.name: int((index.bucket == code).sum()) for code, bucket in enumerate(pack.buckets)
-        },
+        "buckets": {bucket.name: int((index.bucket == code).sum()) for code, bucket in enumerate(pack.buckets)},
         "splits": {split: _describe_split(pack, split) for split in SPLITS},
         "classes": _class_shares(pack),
         "labels": _label_counts(pack),

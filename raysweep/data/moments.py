@@ -29,9 +29,7 @@ class Moments:
         """Return the moments of one image."""
         values = image.astype(np.float64)
         mean = float(values.mean())
-        return cls(
-            values.size, mean, float(np.square(values - mean).sum()), float(values.min()), float(values.max())
-        )
+        return cls(values.size, mean, float(np.square(values - mean).sum()), float(values.min()), float(values.max()))
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets together.
@@ -46,15 +44,11 @@ class Moments:
         return Moments(
             count,
             self.mean + shift * other.count / count,
-            self.squared_deviations
-            + other.squared_deviations
-            + shift * shift * self.count * other.count / count,
+            self.squared_deviations + other.squared_deviations + shift * shift * self.count * other.count / count,
             min(self.min, other.min),
             max(self.max, other.max),
         )
 
     def statistics(self) -> IntensityStatistics:
         """Return them as mean, standard deviation, minimum and maximum."""
-        return IntensityStatistics(
-            self.mean, math.sqrt(self.squared_deviations / self.count), self.min, self.max
-        )
+        return IntensityStatistics(self.mean, math.sqrt(self.squared_deviations / self.count), self.min, self.max)

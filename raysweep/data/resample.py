@@ -33,9 +33,7 @@ def crop_resize(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> 
     return out
 
 
-def crop_resize_by_matmul(
-    slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int, device: torch.device
-) -> Tensor:
+def crop_resize_by_matmul(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int, device: torch.device) -> Tensor:
     """Do what ``crop_resize`` does as two batched matrix products, which keep a GPU busy.
 
     A stacked (B, C, H, W) tensor that is already on ``device`` is used where it lies; of slices elsewhere
@@ -49,9 +47,7 @@ def crop_resize_by_matmul(
     return rows[:, None] @ slices @ columns[:, None].transpose(2, 3)
 
 
-def _stack_crops(
-    slices: Sequence[Tensor] | Tensor, boxes: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _stack_crops(slices: Sequence[Tensor] | Tensor, boxes: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the crops zero-padded to one shape on ``device``, and their boxes in it."""
     height, width = int(boxes[:, 2].max()), int(boxes[:, 3].max())
     stack = torch.zeros(len(slices), slices[0].shape[0], height, width, pin_memory=device.type == "cuda")

@@ -16,7 +16,7 @@ _MIN_RANGE = 1e-6
 
 
 def scaled_slice(pack: Pack, row: int) -> Tensor:
-    """Return one slice, (C, H, W) float32, its volume's 0.5 and 99.5 intensity percentiles at 0 and 1; not clipped."""
+    """Return one slice, (C, H, W) float32: its volume's 0.5 and 99.5 intensity percentiles at 0 and 1, not clipped."""
     low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
     values = pack.image(row).astype(np.float32)
     values -= low

@@ -45,8 +45,7 @@ def annotation_subset(
     units = np.unique(names)
     if not 1 <= count <= len(units):
         raise PackError(
-            f"{pack.path}: {count} annotated {unit}s asked for; the train split has {len(units)}. "
-            f"Allowed: 1 to {len(units)}"
+            f"{pack.path}: {count} annotated {unit}s asked for; allowed: 1 to {len(units)}, all of the train split"
         )
     entropy = [_STREAM, seed] if nested else [_STREAM, seed, count]
     order = np.random.default_rng(entropy).permutation(len(units))

@@ -176,12 +176,8 @@ def _surroundings(
         return distance + wobble * coarse
 
     signal = tissue["lung"] * (1 + 0.5 * np.abs(texture))
-    signal = np.where(
-        inside("mediastinum", 1 - 0.5 * level, 0.25) < 1, tissue["fat"] * (0.9 + 0.2 * texture), signal
-    )
-    signal = np.where(
-        inside("liver", 0.85 + 0.35 * level, 0.12) < 1, tissue["liver"] * (1 + 0.12 * texture), signal
-    )
+    signal = np.where(inside("mediastinum", 1 - 0.5 * level, 0.25) < 1, tissue["fat"] * (0.9 + 0.2 * texture), signal)
+    signal = np.where(inside("liver", 0.85 + 0.35 * level, 0.12) < 1, tissue["liver"] * (1 + 0.12 * texture), signal)
     signal = np.where(inside("stomach", 1.0, 0.2) < 1, tissue["stomach"] * (1 + 0.3 * texture), signal)
     signal = np.where(inside("vessel", 1 - 0.4 * level) < 1, tissue["right_blood"], signal)
     signal = np.where(inside("aorta") < 1, tissue["blood"] * 0.95, signal)
@@ -218,17 +214,11 @@ def _beat(
     endocardium, epicardium = endocardium * wobble, epicardium * wobble
     outer = float((relaxed + wall) * (1 - 0.35 * heart.contraction * phase))
     right_size = heart.right_size * (1 - 0.55 * heart.contraction * phase) * max(0.0, 1.05 - depth**2)
-    right = _ellipse(
-        v, u + heart.right_offset * outer, 1.08 * outer * right_size**0.5, 1.0 * outer * right_size, 0.15
-    )
+    right = _ellipse(v, u + heart.right_offset * outer, 1.08 * outer * right_size**0.5, 1.0 * outer * right_size, 0.15)
 
-    signal = np.where(
-        (np.minimum(right, radius / epicardium) < 1.22), 0.5 * (tissue["fat"] + background), background
-    )
+    signal = np.where((np.minimum(right, radius / epicardium) < 1.22), 0.5 * (tissue["fat"] + background), background)
     signal = np.where(right < 1.12, tissue["muscle"] * 1.15, signal)
-    signal = np.where(
-        right < 1, tissue["right_blood"] * (0.9 + 0.1 * np.cos(u * 0.9) * np.cos(v * 0.8)), signal
-    )
+    signal = np.where(right < 1, tissue["right_blood"] * (0.9 + 0.1 * np.cos(u * 0.9) * np.cos(v * 0.8)), signal)
     signal = np.where(radius < epicardium, tissue["muscle"], signal)
     signal = np.where(radius < endocardium, tissue["blood"], signal)
     for angle in heart.papillary:

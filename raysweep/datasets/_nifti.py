@@ -48,9 +48,7 @@ def read_header(path: Path, num_dimensions: int) -> NiftiHeader:
     image = _load(path)
     shape = tuple(int(size) for size in image.shape)
     if len(shape) != num_dimensions or min(shape) < 1:
-        raise PackError(
-            f"{path} has the shape {shape}; allowed are {num_dimensions} dimensions of at least 1"
-        )
+        raise PackError(f"{path} has the shape {shape}; allowed are {num_dimensions} dimensions of at least 1")
     dtype = image.header.get_data_dtype().newbyteorder("=").name if _is_unscaled(image) else "float32"
     if dtype not in IMAGE_DTYPES:
         raise PackError(f"{path} has pixels of type {dtype}; allowed are {', '.join(IMAGE_DTYPES)}")
@@ -102,6 +100,4 @@ def _load(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: BaseException) -> PackError:
-    return PackError(
-        f"{path} cannot be read as NIfTI: {error}. It is truncated or corrupt: download or copy it again."
-    )
+    return PackError(f"{path} cannot be read as NIfTI: {error}. It is truncated or corrupt: download or copy it again.")

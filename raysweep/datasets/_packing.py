@@ -144,9 +144,7 @@ def build_pack(
         module.pack(Path(source), Path(out), parsed, workers=workers, progress=progress)
         return Path(out)
     if not hasattr(module, "generate"):
-        raise PackError(
-            f"the data set {dataset!r} does not generate itself: name the folder that holds its files"
-        )
+        raise PackError(f"the data set {dataset!r} does not generate itself: name the folder that holds its files")
     with tempfile.TemporaryDirectory(prefix="raysweep-") as folder:
         module.pack(Path(folder), Path(out), parsed, workers=workers, progress=progress)
     return Path(out)

@@ -69,9 +69,7 @@ def read_pixels(path: Path) -> Array:
         raise _unreadable(path, error) from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array).all(axis=0))[0]
-        raise PackError(
-            f"{path} has a value that is not finite at row {row}, column {column}; repair or remove it"
-        )
+        raise PackError(f"{path} has a value that is not finite at row {row}, column {column}; repair or remove it")
     return array
 
 
@@ -90,9 +88,7 @@ def read_labels(path: Path) -> Array:
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     if (array != array[:1]).any():
-        raise PackError(
-            f"{path} is a colour image; a mask holds one number a pixel, the class. Convert its colours."
-        )
+        raise PackError(f"{path} is a colour image; a mask holds one number a pixel, the class. Convert its colours.")
     if array.dtype.kind == "f":
         raise PackError(f"{path} holds {array.dtype} pixels; a mask holds integers, the classes")
     labels: Array = array[0]
@@ -105,17 +101,13 @@ def _is_tiff(path: Path) -> bool:
 
 def _open(path: Path) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", Image.DecompressionBombWarning
-        )  # whole-slide sized images are legitimate
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # whole-slide sized images are legitimate
         return Image.open(path)
 
 
 def _form(path: Path, image: Image.Image) -> tuple[int, str]:
     if path.suffix.lower() == ".png" and image.mode in ("RGB", "RGBA", "LA") and _png_bits(path) == 16:
-        raise PackError(
-            f"{path} is a PNG of 16 bits a channel, which would lose 8 of them; convert it to TIFF"
-        )
+        raise PackError(f"{path} is a PNG of 16 bits a channel, which would lose 8 of them; convert it to TIFF")
     if image.mode not in _MODES:
         raise PackError(
             f"{path} has the pixel mode {image.mode!r}; allowed are grey and RGB images without palette or "

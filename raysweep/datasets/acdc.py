@@ -94,9 +94,7 @@ def pack_acdc_files(
     readings = [reading for patient in _patients(source) for reading in _readings(patient, cine)]
     if not readings:
         raise PackError(f"{source} holds no labelled frame; with cine: true its unlabelled frames are packed")
-    pack_readings(
-        out, header, readings, name_classes=lambda _: CLASS_NAMES, workers=workers, progress=progress
-    )
+    pack_readings(out, header, readings, name_classes=lambda _: CLASS_NAMES, workers=workers, progress=progress)
 
 
 def write_example(folder: Path) -> Options:
@@ -115,9 +113,7 @@ def _patients(source: Path) -> list[_Patient]:
             continue
         number = int(match.group(1))
         if number in patients:
-            raise PackError(
-                f"patient {number} occurs twice, in {patients[number].folder} and {folder}: remove one"
-            )
+            raise PackError(f"patient {number} occurs twice, in {patients[number].folder} and {folder}: remove one")
         patients[number] = _files_of(number, folder)
     if not patients:
         raise PackError(
@@ -203,9 +199,7 @@ def _labels(info: Path) -> tuple[float, ...]:
         return unknown
     group = match.group(1)
     if group not in GROUPS:
-        raise PackError(
-            f"{info} names the group {group!r}.{did_you_mean(group, GROUPS)} Allowed: {', '.join(GROUPS)}."
-        )
+        raise PackError(f"{info} names the group {group!r}.{did_you_mean(group, GROUPS)} Allowed: {', '.join(GROUPS)}.")
     return tuple(float(name == group) for name in GROUPS)
 
 

@@ -59,9 +59,7 @@ class Options(Settings):
             except re.error as error:
                 raise ValueError(f"it is not a regular expression: {error}") from None
             if groups != 1:
-                raise ValueError(
-                    f"it has {groups} groups; exactly one must enclose the subject, as in '(p[0-9]+)_'"
-                )
+                raise ValueError(f"it has {groups} groups; exactly one must enclose the subject, as in '(p[0-9]+)_'")
         return pattern
 
     @field_validator("classes")
@@ -159,9 +157,7 @@ def _items(source: Path, options: Options) -> list[_Item]:
                 for item in _match(images / split, masks / split, split, options)
             ]
         if not items:
-            raise PackError(
-                f"{images} holds no image; allowed are the endings {', '.join(_rasters.SUFFIXES)}"
-            )
+            raise PackError(f"{images} holds no image; allowed are the endings {', '.join(_rasters.SUFFIXES)}")
         return items
     expected = " or ".join(f"{images}/ (masks in {masks}/)" for images, masks in _LAYOUTS)
     raise PackError(f"{source} has no folder {expected}: put the images there")
@@ -177,9 +173,7 @@ def _match(images: Path, masks: Path, split: str | None, options: Options) -> li
         )
     lossy = [path for path in mask_of.values() if path.suffix.lower() in _rasters.LOSSY_SUFFIXES]
     if lossy:
-        raise PackError(
-            f"{lossy[0]} is a JPEG, whose compression changes labels; masks must be PNG, TIFF or BMP"
-        )
+        raise PackError(f"{lossy[0]} is a JPEG, whose compression changes labels; masks must be PNG, TIFF or BMP")
     return [
         _Item(stem, image_of[stem], mask_of.get(stem), _subject(image_of[stem], split, options), split)
         for stem in sorted(image_of)
@@ -191,9 +185,7 @@ def _files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix.lower() in _rasters.SUFFIXES:
             if path.stem in found:
-                raise PackError(
-                    f"{path} and {found[path.stem].name} have the same stem: remove or rename one"
-                )
+                raise PackError(f"{path} and {found[path.stem].name} have the same stem: remove or rename one")
             found[path.stem] = path
     return found
 
@@ -253,9 +245,7 @@ def _check_channels(items: list[_Item], readings: list[Reading]) -> None:
     for item, reading in zip(items, readings, strict=True):
         first.setdefault(reading.slices[0].bucket.channels, item.image)
     if len(first) > 1:
-        named = " and ".join(
-            f"{path} has {count} channel{'s' * (count > 1)}" for count, path in sorted(first.items())
-        )
+        named = " and ".join(f"{path} has {count} channel{'s' * (count > 1)}" for count, path in sorted(first.items()))
         raise PackError(f"{named}: all images of a pack must be grey, or all RGB. Convert one kind.")
 
 
@@ -270,6 +260,4 @@ def _read(image: Path, mask: Path | None, bucket: Bucket, options: Options) -> l
             f"{mask} has {stored.shape[0]} x {stored.shape[1]} pixels, "
             f"its image {image.name} {bucket.height} x {bucket.width}"
         )
-    return [
-        SlicePixels(pixels, translate_labels(mask, stored, options.classes, options.mask_values), low, high)
-    ]
+    return [SlicePixels(pixels, translate_labels(mask, stored, options.classes, options.mask_values), low, high)]

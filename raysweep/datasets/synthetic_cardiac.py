@@ -37,9 +37,7 @@ class Options(Settings):
 def generate(folder: Path, options: Options) -> None:
     """Write the data set's files, laid out and named as ACDC's."""
     for number in range(1, options.patients + 1):
-        cine = synthesise_cine(
-            options.seed, number, acdc.GROUPS, options.slices, options.frames, options.size_px
-        )
+        cine = synthesise_cine(options.seed, number, acdc.GROUPS, options.slices, options.frames, options.size_px)
         _write_patient(folder / f"patient{number:03d}", cine)
 
 

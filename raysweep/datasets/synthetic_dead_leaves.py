@@ -62,9 +62,7 @@ def pack(
     """
     generate_if_empty(source, lambda folder: generate(folder, options))
     header = PackHeader("synthetic-dead-leaves", RECIPE, options.model_dump(mode="json"))
-    folder_dataset.pack_folder_files(
-        source, out, header, folder_dataset.Options(), workers=workers, progress=progress
-    )
+    folder_dataset.pack_folder_files(source, out, header, folder_dataset.Options(), workers=workers, progress=progress)
 
 
 def write_example(folder: Path) -> Options:

@@ -1,4 +1,4 @@
-"""Which node has room for a stage: a model of the cluster per node, for half a GPU here and half there are not one."""
+"""Which node has room for a stage: a model of every node, so that half a GPU here and half there is not one GPU."""
 
 from __future__ import annotations
 

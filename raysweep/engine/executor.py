@@ -67,6 +67,4 @@ def outcome_of(queue: StageQueue, done_before: int, wall_s: float) -> Outcome:
             queue.stages[stage].name: reason for stage, reason in queue.reasons.items() if queue.state(stage) is state
         }
 
-    return Outcome(
-        queue.counts.get(State.DONE, 0) - done_before, reasons(State.FAILED), reasons(State.SKIPPED), wall_s
-    )
+    return Outcome(queue.counts.get(State.DONE, 0) - done_before, reasons(State.FAILED), reasons(State.SKIPPED), wall_s)

@@ -40,7 +40,7 @@ class Monitor:
             disable=not self._console.is_terminal,
             transient=True,
         )
-        self._task = self._live.add_task("starting", total=self._total, completed=self._before)
+        self._task = self._live.add_task("starting", total=self._total, completed=int(self._before))
 
     def __enter__(self) -> Monitor:
         self._live.start()

@@ -1,4 +1,4 @@
-"""The queue of stages: what may run, what must wait and why, in order of the longest remaining path. No Ray here."""
+"""The queue of stages: what may run now, what waits and why, in order of the longest remaining path. No Ray here."""
 
 from __future__ import annotations
 

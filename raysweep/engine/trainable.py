@@ -9,13 +9,13 @@ from typing import Any
 from ray import tune
 
 from raysweep.planning.model import stage_from_json
+from raysweep.stages.failure import describe_error
 from raysweep.stages.loop import Progress
 from raysweep.stages.run import run_stage
-from raysweep.stages.failure import describe_error
 from raysweep.store import Store
 
 _REPORT_EVERY_S = 1.0
-"""A report costs the driver milliseconds: metrics go to the store, only the heartbeat and snapshots come through here."""
+"""A report costs the driver milliseconds: metrics go to the store, only progress and snapshots come through here."""
 
 
 class StageTrainable(tune.Trainable):  # type: ignore[misc]
@@ -23,6 +23,10 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
 
     A stage that raises ends its trial normally, with the error in the result: the actor stays usable.
     """
+
+    _settings: dict[str, Any]
+    _events: Iterator[Progress] | None
+    _epoch: int
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a stage; nothing happens before the first step, for Tune may swap it."""
@@ -58,7 +62,7 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _take(self, config: dict[str, Any]) -> None:
         self._settings = config
-        self._events: Iterator[Progress] | None = None
+        self._events = None
         self._epoch = 0
 
     def _start(self) -> Iterator[Progress]:

@@ -1,8 +1,8 @@
 """The tune executor: one Ray Tune experiment whose search algorithm is the stage queue.
 
 Tune has no dependencies between trials; a ``SearchAlgorithm`` that builds its own trials can hold one back until the
-snapshot it starts from exists and a node has room for it. Tune's checkpoints and restore are not used: the store's ledger
-and training states say what is done, so a launch that was killed is simply launched again.
+snapshot it starts from exists and a node has room for it. Tune's checkpoints and restore are not used: the store's
+ledger and training states say what is done, so a launch that was killed is simply launched again.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         """Number of stages."""
         return len(self._queue.stages)
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:  # noqa: ARG002
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
         """Accept whatever Tune offers: the queue needs none of it."""
         return True
 
@@ -163,7 +163,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         """Whether every stage has ended."""
         return self._queue.is_finished
 
-    def has_checkpoint(self, dirpath: str) -> bool:  # noqa: ARG002
+    def has_checkpoint(self, dirpath: str) -> bool:
         """No state of our own lies in Tune's folder: the store has it."""
         return False
 
@@ -224,10 +224,10 @@ class _Reconcile(tune.Callback):  # type: ignore[misc]
     def __init__(self, algorithm: QueueAlgorithm) -> None:
         self._algorithm = algorithm
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Pass on a trial's error."""
         self._algorithm.on_trial_complete(trial.trial_id, error=True)
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Keep the display alive while nothing reports."""
         self._algorithm._monitor.refresh()

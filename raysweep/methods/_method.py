@@ -89,9 +89,7 @@ class Method(ABC):
     features: Tensor | None = None
     """Encoder features (B, D) of the last batch, detached float32; what ``collapse_metrics`` takes."""
 
-    def __init__(
-        self, settings: MethodSettings, encoder: Encoder, *, num_slices: int, total_steps: int
-    ) -> None:
+    def __init__(self, settings: MethodSettings, encoder: Encoder, *, num_slices: int, total_steps: int) -> None:
         """Build the heads around ``encoder``; torch's global generator decides their weights.
 
         Args:

@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 
 # Table 6 of the paper, without what needs colour (saturation, hue, conversion to grey).
 _FIRST = Augmentation(crop_scale=(0.08, 1.0), jitter_p=0.8, brightness=0.4, contrast=0.4, blur_p=1.0)
-_SECOND = Augmentation(
-    crop_scale=(0.08, 1.0), jitter_p=0.8, brightness=0.4, contrast=0.4, blur_p=0.1, solarise_p=0.2
-)
+_SECOND = Augmentation(crop_scale=(0.08, 1.0), jitter_p=0.8, brightness=0.4, contrast=0.4, blur_p=0.1, solarise_p=0.2)
 
 
 class BYOLSettings(MethodSettings):
     """Settings of BYOL. Numbers are those of arXiv:2006.07733 unless a comment says otherwise."""
 
     # The paper trains 4096 images a step with LARS; AdamW at 1e-3 suits batches of some hundred slices.
-    optimisation: Optimisation = Optimisation(
-        optimiser="adamw", lr=1e-3, weight_decay=1.5e-6, warmup_epochs=1
-    )
+    optimisation: Optimisation = Optimisation(optimiser="adamw", lr=1e-3, weight_decay=1.5e-6, warmup_epochs=1)
     """Optimiser and learning-rate schedule."""
     first: View = View(augmentation=_FIRST)
     """The view that is always blurred."""
@@ -63,9 +59,7 @@ class BYOL(Method):
     paper: ClassVar[str] = "Grill et al. 2020, arXiv:2006.07733"
     recipe: ClassVar[int] = 1
 
-    def __init__(
-        self, settings: BYOLSettings, encoder: Encoder, *, num_slices: int, total_steps: int
-    ) -> None:
+    def __init__(self, settings: BYOLSettings, encoder: Encoder, *, num_slices: int, total_steps: int) -> None:
         super().__init__(settings, encoder, num_slices=num_slices, total_steps=total_steps)
         from lightly.loss import NegativeCosineSimilarity
         from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
@@ -90,9 +84,7 @@ class BYOL(Method):
         projections = [self.nets["projector"](self._encode(view)) for view in views]
         predictions = [self.nets["predictor"](projection).float() for projection in projections]
         with torch.no_grad():
-            targets = [
-                self.nets["momentum_projector"](self.nets["momentum_encoder"](view)).float() for view in views
-            ]
+            targets = [self.nets["momentum_projector"](self.nets["momentum_encoder"](view)).float() for view in views]
         with full_precision(targets[0]):
             # || p - t ||^2 = 2 - 2 cos(p, t) for vectors of unit length
             first = 2 + 2 * self._negative_cosine(predictions[0], targets[1])

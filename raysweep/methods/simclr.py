@@ -71,9 +71,7 @@ class SimCLR(Method):
     paper: ClassVar[str] = "Chen et al. 2020, arXiv:2002.05709"
     recipe: ClassVar[int] = 1
 
-    def __init__(
-        self, settings: SimCLRSettings, encoder: Encoder, *, num_slices: int, total_steps: int
-    ) -> None:
+    def __init__(self, settings: SimCLRSettings, encoder: Encoder, *, num_slices: int, total_steps: int) -> None:
         super().__init__(settings, encoder, num_slices=num_slices, total_steps=total_steps)
         from lightly.loss import NTXentLoss
         from lightly.models.modules import SimCLRProjectionHead

@@ -237,8 +237,8 @@ def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
         count = max(1, round(available * float(asked.rstrip("%")) / 100))
     if count > available or available == 0:
         raise StudyError(
-            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s in its train "
-            f"split; allowed: 1 to {available}, a share such as 5%, or all"
+            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s to train on; "
+            f"allowed: 1 to {available}, a share such as 5%, or all"
         )
     return count
 

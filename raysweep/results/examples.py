@@ -6,8 +6,9 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +60,12 @@ def read_examples(store: Store, stage: str) -> list[Example]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
-            examples = []
-            for position, (subject, frame, slice_number, score) in enumerate(facts):
-                image, truth, prediction = (arrays[f"{name}_{position}"] for name in ("image", "truth", "prediction"))
-                examples.append(Example(subject, frame, slice_number, image, truth, prediction, score))
-            return examples
+            return [_example(fact, arrays, position) for position, fact in enumerate(facts)]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{store.uri}/{path} is corrupt ({error}); delete it") from error
+
+
+def _example(fact: list[Any], arrays: Mapping[str, Any], position: int) -> Example:
+    subject, frame, slice_number, score = fact
+    image, truth, prediction = (arrays[f"{name}_{position}"] for name in ("image", "truth", "prediction"))
+    return Example(subject, frame, slice_number, image, truth, prediction, score)

@@ -1,4 +1,4 @@
-"""Writing results: one atomic Parquet file per table and stage, so a stage's rows appear all at once or not at all."""
+"""Writing result parts: one atomic Parquet file per table and stage, so its rows appear all at once or not at all."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         self.num_features: int = model.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of (B, C, H, W) slices, finest first, the last (B, D, H / 32, W / 32) as a rule."""
+        """Return the feature maps of (B, C, H, W) slices, finest first, the last as a rule (B, D, H / 32, W / 32)."""
         maps: list[Tensor] = self.model(x)
         return maps
 

@@ -117,8 +117,11 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str) ->
         behind = _keys_of_whole_model(encoder.backbone)
         unexpected = [key for key in unexpected if key not in behind]
     if missing or reshaped or unexpected:
-        total, matched = len(target) - counters, len(taken) - counters
-        raise WeightsError(_refusal(name, encoder.backbone, total, matched, missing, reshaped, unexpected))
+        raise WeightsError(
+            _refusal(
+                name, encoder.backbone, len(target) - counters, len(taken) - counters, missing, reshaped, unexpected
+            )
+        )
     encoder.model.load_state_dict(taken, strict=True)
     return LoadReport(len(taken) - counters, tuple(adapted), tuple(key for key in source if key not in used))
 

@@ -68,14 +68,14 @@ class FinetuneLoop(TrainingLoop):
         return math.ceil(slices / self.training.batch_size)
 
     def train_epoch(self) -> dict[str, float]:
-        """Take the epoch's steps in full batches, going through the subset in orders drawn anew as it takes."""
+        """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as needed."""
         self.network.train()
         if self.frozen:
             self.task.encoder_module().eval()
         order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
         total = torch.zeros((), device=self.runtime.device)
         rate = 0.0
-        for batch in order.split(self.training.batch_size):  # type: ignore[no-untyped-call]
+        for batch in torch.split(order, self.training.batch_size):
             rate = self.schedule_step(self.optimiser, self.training.optimisation, self.steps_per_epoch)
             total += self._step(batch)
         return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
@@ -125,7 +125,7 @@ class FinetuneLoop(TrainingLoop):
             return ()
         self.network.eval()
         evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
-        self.history.add("val", {"score": evaluation.score, **evaluation.metrics})
+        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
         if evaluation.score > self.best_score:
             self.best_epoch, self.best_score = epoch, evaluation.score
             self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}

@@ -104,13 +104,15 @@ def build_optimiser(
         raise ValueError("no parameter requires a gradient; there is nothing to optimise")
     match settings.optimiser:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+            return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+            return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=True)
         case "sgd":
             return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
         case "lars":
-            return LARS(groups, lr=settings.lr, momentum=settings.momentum)
+            return LARS(
+                groups, lr=settings.lr, momentum=settings.momentum, trust_coefficient=settings.trust_coefficient
+            )
 
 
 def _as_groups(
@@ -133,9 +135,7 @@ def learning_rate(settings: Optimisation, step: int, steps_per_epoch: int, total
         ValueError: if ``step`` is outside the schedule.
     """
     if not 0 <= step < total_steps:
-        raise ValueError(
-            f"step {step} is outside the schedule of {total_steps} steps, 0 to {total_steps - 1}"
-        )
+        raise ValueError(f"step {step} is outside the schedule of {total_steps} steps, 0 to {total_steps - 1}")
     num_warmup = round(settings.warmup_epochs * steps_per_epoch)
     if step < num_warmup:
         return settings.warmup_lr + (settings.lr - settings.warmup_lr) * step / num_warmup

@@ -1,4 +1,4 @@
-"""The device, arithmetic, threads and random state of a stage, set anew for each so that none influences another."""
+"""Device, arithmetic, threads and random state of a stage, set anew for each, so that none influences another."""
 
 from __future__ import annotations
 

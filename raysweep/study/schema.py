@@ -148,7 +148,7 @@ class Pretraining(Settings):
     batch_size: int = Field(128, ge=2)
     """Slices per optimiser step."""
     schedule: Literal["shared", "own"] = "shared"
-    """shared: one run of the longest length, with snapshots; own: for each length a run with its own schedule."""
+    """shared: one run of the longest length, with snapshots; own: each length has its own run and schedule."""
     seeds: Literal["one", "each"] = "one"
     """one: a single pretraining with `seed`, shared by all seeds of the grid; each: one pretraining per seed."""
     seed: int = Field(0, ge=0)

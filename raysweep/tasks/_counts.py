@@ -12,9 +12,7 @@ TP, FP, FN, TN = range(4)
 """Positions in the last dimension of counts."""
 
 
-def confusion_counts(
-    prediction: Tensor, truth: Tensor, num_classes: int, valid: Tensor | None = None
-) -> Tensor:
+def confusion_counts(prediction: Tensor, truth: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
     """Count, for each case and class, the pixels on which prediction and truth agree and differ.
 
     Args:

@@ -41,7 +41,7 @@ class TaskSettings(Settings):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one split: ``score`` decides which epoch is best, ``cases`` are rows of that table without a stage."""
+    """Scores of one split: ``score`` decides which epoch is best; ``cases`` are rows of the cases table."""
 
     score: float
     metrics: Mapping[str, float]

@@ -98,7 +98,7 @@ class Segmentation(Task):
         return overlap
 
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
-        """Score whole slices: padded bottom-right with zeros to a multiple of 32, which the counts leave out."""
+        """Score whole slices, padded bottom-right with zeros to a multiple of 32; the padding does not count."""
         from raysweep.tasks._counts import dice, iou
 
         wanted = set(self._example_rows(rows, num_examples))
@@ -194,8 +194,9 @@ def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jacca
     """
     intersection = (probabilities * truth).sum((0, 2, 3))
     total = (probabilities + truth).sum((0, 2, 3))
-    numerator, denominator = (intersection, total - intersection) if jaccard else (2 * intersection, total)
-    coefficient = numerator / denominator.clamp_min(1e-7)
+    coefficient = (
+        intersection / (total - intersection).clamp_min(1e-7) if jaccard else 2 * intersection / total.clamp_min(1e-7)
+    )
     present = (truth.sum((0, 2, 3)) > 0).to(coefficient.dtype)
     return ((1 - coefficient) * present).mean()
 

@@ -23,8 +23,9 @@ def kind(request) -> type[Task]:
 @pytest.fixture
 def task(kind, cardiac_pack) -> Task:
     torch.manual_seed(0)
-    small = {"decoder_channels": (16, 8)} if "decoder_channels" in kind.Settings.model_fields else {}
-    settings = kind.Settings(pack="cardiac", **small)
+    settings = kind.Settings(
+        pack="cardiac", **({"decoder_channels": (16, 8)} if "decoder_channels" in kind.Settings.model_fields else {})
+    )
     return kind(settings, build_encoder(Backbone(encoder="test_resnet")), open_pack(cardiac_pack))
 
 
@@ -38,6 +39,8 @@ def test_settings_are_documented_and_survive_json(kind):
 
 
 def test_the_pretrained_encoder_is_inside_and_gradients_reach_it(task):
+    pack = task.pack
+    rows = pack.select(split="train", annotated=True)[:1]
     images = torch.randn(2, 1, 32, 32)
     target = torch.zeros(2, 32, 32, dtype=torch.int64)
     target[:, :16] = 1
@@ -45,6 +48,7 @@ def test_the_pretrained_encoder_is_inside_and_gradients_reach_it(task):
     inside = list(task.encoder_module().parameters())
     assert inside
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in inside)
+    assert len(rows)
 
 
 def test_evaluation_gives_a_score_between_0_and_1_and_rows_of_the_cases_table(task):

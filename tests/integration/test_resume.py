@@ -1,0 +1,141 @@
+"""Real launches of the command line, killed for real: the next one finishes with the tables of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raysweep.sweep import open_store
+from tests.facts import facts
+
+STUDY = """
+study: killed
+packs:
+  cardiac: {dataset: synthetic-cardiac, options: {patients: 13, slices: 2, frames: 2, size_px: [64, 64]}}
+backbones:
+  tiny: {encoder: test_resnet}
+sources:
+  random: random
+  cardiac: [random, {pretrain: {pack: cardiac}}]
+pretraining: {image_size: 32, batch_size: 8}
+tasks:
+  heart:
+    kind: segmentation
+    pack: cardiac
+    decoder_channels: [16, 8, 8]
+    training: {epochs: 3, batch_size: 4, image_size: 32}
+grid:
+  source: [random, cardiac]
+  method: [simclr]
+  pretrain_epochs: [1, 4]
+  annotations: [4]
+  seed: [0]
+"""
+NUM_STAGES = 1 + 1 + 2
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("study") / "killed.yaml"
+    file.write_text(STUDY)
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run in one process that nothing interrupted."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    assert _launch(study_file, store, "inline").wait(timeout=300) == 0
+    return store
+
+
+def _launch(study: Path, store: Path, executor: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "raysweep", "run", str(study), "--store", str(store)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = (store.parent / "log.txt").open("ab")
+    return subprocess.Popen(
+        [*command, "--executor", executor, "--no-report"], env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 180) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, "the launch ended before it could be interrupted"
+        assert time.monotonic() < deadline, "the launch never got as far as it was to be interrupted"
+        time.sleep(0.02)
+
+
+def _num_published(store: Path) -> int:
+    """Files that a launch has published so far: training states, snapshots, parts, ledger records."""
+    return sum(1 for folder in ("resume", "snapshots", "ledger") for _ in (store / folder).rglob("*.*"))
+
+
+def test_both_executors_give_the_same_bits(study_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert _launch(study_file, store, "tune").wait(timeout=300) == 0
+    assert facts(open_store(store)) == facts(open_store(undisturbed))
+
+
+def test_driver_killed_at_random_moments_resumes_to_the_same_bits(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    generator = random.Random(1)
+    for _ in range(2):
+        process = _launch(study_file, store, "inline")
+        published = _num_published(store)
+        _wait_until(lambda: _num_published(store) > published, process)  # noqa: B023
+        time.sleep(generator.uniform(0, 0.8))
+        process.kill()
+        process.wait()
+    assert _launch(study_file, store, "inline").wait(timeout=300) == 0
+    assert facts(open_store(store)) == facts(open_store(undisturbed))
+    assert len(open_store(store).ledger()) == NUM_STAGES
+
+
+def test_ray_driver_killed_half_way_resumes_to_the_same_bits(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    process = _launch(study_file, store, "tune")
+    _wait_until(lambda: len(list((store / "ledger").glob("*.json"))) >= 1, process)
+    process.kill()
+    process.wait()
+    done = set(open_store(store).ledger())
+    assert 1 <= len(done) < NUM_STAGES
+    before = {stage: (store / "ledger" / f"{stage}.json").stat().st_mtime_ns for stage in done}
+    assert _launch(study_file, store, "tune").wait(timeout=300) == 0
+    assert facts(open_store(store)) == facts(open_store(undisturbed))
+    after = {stage: (store / "ledger" / f"{stage}.json").stat().st_mtime_ns for stage in done}
+    assert after == before, "a stage that was done ran again"
+
+
+def test_interrupt_leaves_a_state_that_the_next_launch_continues(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    process = _launch(study_file, store, "inline")
+    _wait_until(lambda: _num_published(store) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "continues where it stopped" in (tmp_path / "log.txt").read_text()
+    assert _launch(study_file, store, "inline").wait(timeout=300) == 0
+    assert facts(open_store(store)) == facts(open_store(undisturbed))
+
+
+def test_second_driver_on_the_same_store_says_so_and_stops(study_file: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = _launch(study_file, store, "inline")
+    _wait_until(lambda: _num_published(store) >= 1, first)
+    assert _launch(study_file, store, "inline").wait(timeout=60) == 2
+    assert "in use by another" in (tmp_path / "log.txt").read_text()
+    assert first.wait(timeout=300) == 0
