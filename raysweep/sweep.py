@@ -192,7 +192,7 @@ def _fetch_weights(study: Study, store: Store) -> None:
 
 
 def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
-    """Build each encoder that a stage will start from, once, so that a wrong name or weights end no stage, but the launch.
+    """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
 
     Raises:
         StudyError: if timm has no such encoder.

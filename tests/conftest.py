@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: tiny packs, a tiny store, studies over them, and one Ray cluster for the session."""
+"""Fixtures that every test may use: tiny packs, a tiny store, studies over them, one Ray cluster for the session."""
 
 from __future__ import annotations
 

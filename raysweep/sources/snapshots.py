@@ -22,7 +22,7 @@ from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_metadata,
 from raysweep.store import Store
 
 _METADATA = "raysweep"
-"""The one metadata key: safetensors writes several in an order that changes from call to call, and with it the bytes."""
+"""The one metadata key: safetensors orders several anew in every call, so that equal encoders would differ in bytes."""
 
 RANDOM_NORMALISATION = Normalisation()
 """Input of an encoder that starts from random weights: the [0, 1] scale, roughly centred."""

@@ -1,4 +1,4 @@
-"""Ids of the quickstart's stages, so that no change of the code changes an identity without anybody noticing.
+"""Ids of a fixed study's stages, so that no change of the code changes an identity without anybody noticing.
 
 After a change that is meant, raise ``IDENTITY_FORMAT`` or the recipe it belongs to, and write the file anew::
 
@@ -10,25 +10,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from raysweep.planning import PackFacts, build_plan
+from raysweep.planning import build_plan
 from raysweep.planning.summary import plan_json
-from raysweep.study import load_study
+from tests.studies import FAKE_FACTS, fake_study
 
-GOLDEN = Path(__file__).with_name("plan_quickstart.json")
-QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
-FACTS = {
-    name: PackFacts(f"/{name}.h5", f"sha256:{name}", 1, num_classes, 500, {"slice": 40, "volume": 20, "subject": 10})
-    for name, num_classes in (("cardiac", 4), ("leaves", 0))
+GOLDEN = Path(__file__).with_name("plan_tiny.json")
+GRID = {
+    "grid.source": ["random", "cardiac", "leaves-cardiac"],
+    "grid.method": ["simclr", "byol"],
+    "grid.annotations": [4, "all"],
+    "grid.tuning": ["full", "frozen"],
 }
 
 
-def quickstart_plan() -> str:
-    return json.dumps(plan_json(build_plan(load_study(QUICKSTART), FACTS), {}), indent=1) + "\n"
+def planned() -> str:
+    return json.dumps(plan_json(build_plan(fake_study(GRID), FAKE_FACTS), {}), indent=1) + "\n"
 
 
-def test_the_quickstart_plan_is_the_one_on_file():
-    assert json.loads(quickstart_plan()) == json.loads(GOLDEN.read_text())
+def test_a_fixed_study_gives_the_plan_on_file():
+    assert json.loads(planned()) == json.loads(GOLDEN.read_text())
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(quickstart_plan())
+    GOLDEN.write_text(planned())

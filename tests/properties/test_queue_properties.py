@@ -18,7 +18,7 @@ STUDY = fake_study()
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Random forests: pretrain stages start from nothing or from a snapshot of an earlier one; the rest are finetune."""
+    """Random forests: a stage starts from nothing or from a snapshot of an earlier pretrain stage."""
     stages: dict[str, Stage] = {}
     for number in range(draw(st.integers(1, 14))):
         parents = [s for s in stages.values() if s.kind == "pretrain"]

@@ -16,9 +16,14 @@ from raysweep.store import LedgerRecord, Store
 
 def test_a_write_that_fails_publishes_nothing_and_leaves_nothing(tiny_store):
     tiny_store.write_bytes("ledger/a.json", b"old")
-    with pytest.raises(RuntimeError), tiny_store.local_writer("ledger/a.json") as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with tiny_store.local_writer("ledger/a.json") as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert tiny_store.read_bytes("ledger/a.json") == b"old"
     assert [path.name for path in tiny_store.local_path("ledger").iterdir()] == ["a.json"]
 

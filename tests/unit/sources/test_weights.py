@@ -177,7 +177,7 @@ def test_a_checkpoint_that_wraps_itself_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="absent.pth cannot be read"):
+    with pytest.raises(WeightsError, match=r"absent\.pth cannot be read"):
         read_state_dict(tmp_path / "absent.pth")
 
 
@@ -186,9 +186,6 @@ def test_an_unknown_encoder_is_refused_with_the_nearest_name():
         build_encoder(Backbone(encoder="resnet18x"))
     with pytest.raises(StudyError, match="without a pretrained tag"):
         build_encoder(Backbone(encoder="resnet18.a1_in1k"))
-
-
-# ---- snapshots ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_snapshot_brings_back_the_encoder_and_its_input(tiny_store):
@@ -283,7 +280,7 @@ def test_fetched_weights_keep_the_input_timm_records(tiny_store, monkeypatch):
 
 
 def test_weights_that_timm_does_not_know_or_cannot_fetch_are_refused(tiny_store, monkeypatch):
-    with pytest.raises(WeightsError, match="no pretrained weights named 'resnet18.nothing'"):
+    with pytest.raises(WeightsError, match=r"no pretrained weights named 'resnet18\.nothing'"):
         store_timm_weights(tiny_store, "resnet18.nothing")
 
     def offline(*args, **kwargs):

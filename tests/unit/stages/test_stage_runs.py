@@ -218,7 +218,7 @@ def test_the_best_validated_epoch_is_the_one_tested(undisturbed):
         scores = {
             r["epoch"]: r["value"]
             for r in tables["epochs"]
-            if (r["stage"], r["split"], r["metric"]) == (stage.id, "val", "score")
+            if (r["stage"], r["split"], r["metric"]) == (stage.id, "val", "dice")
         }
         row = next(r for r in tables["stages"] if r["stage"] == stage.id)
         assert row["val_score"] == max(scores.values()) == scores[row["best_epoch"]]
