@@ -40,6 +40,8 @@ class Fake:
     """Seconds that each epoch sleeps."""
     fails_in_attempts: tuple[int, ...] = ()
     """Attempts that raise in their last epoch."""
+    waits_for: str | None = None
+    """Name of a stage that has to end before this one takes its last epoch; it raises if that takes a minute."""
     kind: Kind = "finetune"
     """Decides which of the plan's two requests for resources applies."""
 
@@ -81,6 +83,8 @@ def run_fake_stage(stage: Stage, store: Store, *, threads: int, attempt: int) ->
     _log(store, "begin", stage, attempt)
     for epoch in range(1, stage.epochs + 1):
         time.sleep(fake["epoch_s"])
+        if epoch == stage.epochs and fake["waits_for"] is not None:
+            wait_for_event(store, "end", fake["waits_for"])
         if epoch == stage.epochs and attempt in fake["fails_in_attempts"]:
             raise RuntimeError(f"{stage.name} fails in attempt {attempt}")
         published = (epoch,) if epoch in stage.snapshots else ()
@@ -101,6 +105,21 @@ def events(store: Store) -> list[Event]:
     return sorted((Event(*json.loads(line)) for line in text.splitlines()), key=lambda event: event.time_s)
 
 
+def wait_for_event(store: Store, what: str, name: str, timeout_s: float = 60) -> Event:
+    """Return the first event of a kind of a stage once there is one.
+
+    Raises:
+        TimeoutError: if there is none in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for event in events(store):
+            if (event.what, event.name) == (what, name):
+                return event
+        time.sleep(0.05)
+    raise TimeoutError(f"no {what} of {name} within {timeout_s} s; there were {events(store)}")
+
+
 def _log(store: Store, what: str, stage: Stage, attempt: int) -> None:
     line = json.dumps([what, stage.name, attempt, os.getpid(), time.time()]) + "\n"
     with store.local_path(_LOG).open("a", encoding="utf-8") as stream:
@@ -113,7 +132,11 @@ def _id_of(name: str) -> str:
 
 def _config_of(fake: Fake) -> dict[str, Any]:
     return {
-        "fake": {"epoch_s": fake.epoch_s, "fails_in_attempts": list(fake.fails_in_attempts)},
+        "fake": {
+            "epoch_s": fake.epoch_s,
+            "fails_in_attempts": list(fake.fails_in_attempts),
+            "waits_for": fake.waits_for,
+        },
         "backbone": {"encoder": "none"},
         "method": {"name": "fake"},
         "task": {"kind": "fake"},

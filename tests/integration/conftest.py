@@ -18,6 +18,7 @@ def ray_session() -> Iterator[None]:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
+        logging_level="ERROR",
         object_store_memory=100 * 2**20,
     )
     yield

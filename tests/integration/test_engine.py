@@ -3,8 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from raysweep.engine.executor import Outcome
 from raysweep.engine.queue import StageQueue
 from raysweep.engine.tune import TuneExecutor
 from raysweep.store import Store
-from tests.fake_stages import RUNNER, Event, Fake, events, fake_plan
+from tests.fake_stages import RUNNER, Fake, events, fake_plan, wait_for_event
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -21,6 +19,29 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store").prepare()
+
+
+@pytest.fixture(scope="module")
+def mixed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Store]:
+    """One launch of stages that overlap, fail, recover and do not fit: starting workers is what takes the time."""
+    store = Store(tmp_path_factory.mktemp("mixed")).prepare()
+    outcome = run(
+        store,
+        Fake("long", epochs=8, waits_for="early"),
+        Fake("early", parent=("long", 2)),
+        Fake("late", parent=("long", 8)),
+        Fake("broken", epochs=3, fails_in_attempts=(1, 2, 3)),
+        Fake("before", parent=("broken", 1)),
+        Fake("after", parent=("broken", 3), epochs=2),
+        Fake("long after", parent=("after", 2)),
+        Fake("recovers", fails_in_attempts=(1, 2)),
+        Fake("unrelated"),
+        Fake("huge", kind="pretrain"),
+        Fake("needs huge", parent=("huge", 1)),
+        attempts=3,
+        pretrain_cpus=64,
+    )
+    return outcome, store
 
 
 def run(store: Store, *fakes: Fake, attempts: int = 1, pretrain_cpus: float = 1) -> Outcome:
@@ -33,69 +54,63 @@ def times(store: Store, what: str, *names: str) -> list[float]:
     return [event.time_s for event in events(store) if event.what == what and event.name in names]
 
 
-def wait_for(store: Store, condition: Callable[[Event], bool], timeout_s: float = 60) -> Event:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := next(filter(condition, events(store)), None):
-            return found
-        time.sleep(0.05)
-    raise TimeoutError(f"no such event within {timeout_s} s; there were {events(store)}")
-
-
-def test_dependent_starts_while_its_own_parent_still_runs(store):
-    outcome = run(
-        store,
-        Fake("pretraining", epochs=20, epoch_s=0.4, kind="pretrain"),
-        Fake("early", parent=("pretraining", 2)),
-        Fake("late", parent=("pretraining", 20)),
-    )
-    assert outcome.is_complete
-    assert outcome.done == 3
-    first_snapshot, last_snapshot = times(store, "snapshot", "pretraining")
-    (parent_ends,) = times(store, "end", "pretraining")
+def test_dependent_starts_while_its_own_parent_still_runs(mixed):
+    _, store = mixed
+    first_snapshot, last_snapshot = times(store, "snapshot", "long")
+    (parent_ends,) = times(store, "end", "long")
     assert first_snapshot < times(store, "begin", "early")[0] < times(store, "end", "early")[0] < parent_ends
     assert times(store, "begin", "late")[0] > last_snapshot
 
 
-def test_failed_stage_skips_its_dependents_and_the_others_go_on(store):
-    outcome = run(
-        store,
-        Fake("broken", epochs=3, fails_in_attempts=(1,), kind="pretrain"),
-        Fake("before", parent=("broken", 1)),
-        Fake("after", parent=("broken", 3), epochs=2),
-        Fake("long after", parent=("after", 2)),
-        Fake("unrelated"),
-    )
-    reason = "RuntimeError: broken fails in attempt 1"
-    assert outcome.failed == {"broken": reason}
-    assert outcome.skipped == dict.fromkeys(("after", "long after"), f"because broken failed: {reason}")
-    assert outcome.done == 2
-    assert {event.name for event in events(store) if event.what == "end"} == {"before", "unrelated"}
-    (failed,) = [record for record in store.ledger().values() if record.status == "failed"]
-    assert "in run_fake_stage" in (failed.traceback or "")
+def test_failed_stage_skips_its_dependents_and_the_others_go_on(mixed):
+    outcome, store = mixed
+    reason = "RuntimeError: broken fails in attempt 3"
+    assert outcome.failed["broken"] == reason
+    for name in ("after", "long after"):
+        assert outcome.skipped[name] == f"because broken failed: {reason}"
+    ended = {event.name for event in events(store) if event.what == "end"}
+    assert ended == {"long", "early", "late", "before", "recovers", "unrelated"}
+    assert outcome.done == len(ended)
+    (trace,) = [record.traceback for record in store.ledger().values() if record.error == reason]
+    assert "in run_fake_stage" in (trace or "")
+
+
+def test_stage_is_tried_as_often_as_allowed_and_no_more(mixed):
+    outcome, store = mixed
+    assert set(outcome.failed) == {"broken", "huge"}
+    for name in ("recovers", "broken"):
+        assert [event.attempt for event in events(store) if event.name == name and event.what == "begin"] == [1, 2, 3]
+    attempts = {record.attempt for record in store.ledger().values() if record.error == outcome.failed["broken"]}
+    assert attempts == {3}
+
+
+def test_stage_that_no_node_can_hold_fails_with_the_nodes_in_its_message(mixed):
+    outcome, _ = mixed
+    assert "no node has room for {'CPU': 64.0}" in outcome.failed["huge"]
+    assert "'CPU': 2.0" in outcome.failed["huge"]
+    assert outcome.skipped["needs huge"].startswith("because huge failed: no node has room")
 
 
 def test_large_request_is_not_starved_by_small_ones(store):
-    small = [Fake(f"small {number}", epoch_s=0.3) for number in range(12)]
+    small = [f"small {number}" for number in range(8)]
     outcome = run(
         store,
-        Fake("opener", epoch_s=0.3, kind="finetune"),
+        Fake("opener"),
         Fake("large", parent=("opener", 1), epochs=3, kind="pretrain"),
-        *small,
+        *(Fake(name, epoch_s=0.2, waits_for="opener") for name in small),
         pretrain_cpus=2,
     )
     assert outcome.is_complete
-    (ready,), (started,) = times(store, "snapshot", "opener"), times(store, "begin", "large")
-    overtaking = [begun for begun in times(store, "begin", *(fake.name for fake in small)) if ready < begun < started]
-    assert len(overtaking) <= 1, "only what was already on its way may start before the large stage"
-    assert len([begun for begun in times(store, "begin", *(fake.name for fake in small)) if begun > started]) >= 8
+    (started,) = times(store, "begin", "large")
+    before = [begun for begun in times(store, "begin", *small) if begun < started]
+    assert len(before) <= 3, "only what was on its way when the large stage became ready may start before it"
 
 
 def test_stage_whose_worker_is_killed_is_tried_again(store):
     killed: list[int] = []
 
     def kill_first_attempt() -> None:
-        victim = wait_for(store, lambda event: event.what == "snapshot" and event.name == "victim")
+        victim = wait_for_event(store, "snapshot", "victim")
         os.kill(victim.pid, signal.SIGKILL)
         killed.append(victim.pid)
 
@@ -103,7 +118,7 @@ def test_stage_whose_worker_is_killed_is_tried_again(store):
     killer.start()
     outcome = run(
         store,
-        Fake("victim", epochs=6, epoch_s=0.3, kind="pretrain"),
+        Fake("victim", epochs=6, epoch_s=0.3),
         Fake("early", parent=("victim", 1)),
         Fake("last", parent=("victim", 6)),
         Fake("bystander", epochs=4, epoch_s=0.3),
@@ -117,34 +132,7 @@ def test_stage_whose_worker_is_killed_is_tried_again(store):
     assert len(times(store, "end", "early", "last", "bystander")) == 3
 
 
-def test_stage_that_no_node_can_hold_fails_with_the_nodes_in_its_message(store):
-    outcome = run(
-        store,
-        Fake("huge", kind="pretrain"),
-        Fake("dependent", parent=("huge", 1)),
-        Fake("fits"),
-        pretrain_cpus=64,
-    )
-    assert outcome.done == 1
-    assert "no node has room for {'CPU': 64.0}" in outcome.failed["huge"]
-    assert "'CPU': 2.0" in outcome.failed["huge"]
-    assert outcome.skipped["dependent"].startswith("because huge failed: no node has room")
-
-
 def test_launch_in_which_no_stage_fits_ends_instead_of_hanging(store):
     outcome = run(store, Fake("huge", kind="pretrain"), pretrain_cpus=64)
     assert list(outcome.failed) == ["huge"]
     assert events(store) == []
-
-
-def test_stage_is_tried_as_often_as_allowed_and_no_more(store):
-    outcome = run(
-        store,
-        Fake("recovers", fails_in_attempts=(1, 2)),
-        Fake("hopeless", fails_in_attempts=(1, 2, 3, 4)),
-        attempts=3,
-    )
-    assert outcome.failed == {"hopeless": "RuntimeError: hopeless fails in attempt 3"}
-    for name in ("recovers", "hopeless"):
-        assert [event.attempt for event in events(store) if event.name == name and event.what == "begin"] == [1, 2, 3]
-    assert {record.status: record.attempt for record in store.ledger().values()} == {"done": 3, "failed": 3}
