@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 Row = Mapping[str, Any]
+Variant = TypeVar("Variant")
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Measurement:
     """Sizes, repetitions and clock."""
 
 
-def alternate(variants: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+def alternate(variants: Mapping[Variant, Callable[[], object]], repetitions: int) -> dict[Variant, float]:
     """Run the variants in turn, after one round to warm up, and return the median CPU seconds of each.
 
     CPU time of this process, so that other load on the machine counts little; turns, so that it counts for all alike.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    seconds: dict[Variant, list[float]] = {name: [] for name in variants}
     for repetition in range(repetitions + 1):
         for name, variant in variants.items():
             begin = time.process_time()
