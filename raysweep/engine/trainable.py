@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from ray import tune
 
 from raysweep.planning.model import stage_from_json
 from raysweep.stages.failure import describe_error
-from raysweep.stages.loop import Progress
-from raysweep.stages.run import run_stage
+from raysweep.stages.progress import Progress
 from raysweep.store import Store
+
+RUN_STAGE = "raysweep.stages.run:run_stage"
+"""What runs a stage in the worker, as module:function; a test or a benchmark of the engine names its own."""
 
 _REPORT_EVERY_S = 1.0
 """A report costs the driver milliseconds: metrics go to the store, only progress and snapshots come through here."""
@@ -66,6 +69,11 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
         self._epoch = 0
 
     def _start(self) -> Iterator[Progress]:
+        module, _, function = self._settings["runner"].partition(":")
+        run = getattr(import_module(module), function)  # by name, so that the driver imports no torch
         stage = stage_from_json(self._settings["stage"])
         store = Store(self._settings["store"])
-        return run_stage(stage, store, threads=self._settings["threads"], attempt=self._settings["attempt"])
+        events: Iterator[Progress] = run(
+            stage, store, threads=self._settings["threads"], attempt=self._settings["attempt"]
+        )
+        return events

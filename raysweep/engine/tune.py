@@ -22,7 +22,7 @@ from raysweep.engine.admission import Admission
 from raysweep.engine.executor import Outcome, num_threads, outcome_of, ray_request, resources_of
 from raysweep.engine.monitor import Monitor
 from raysweep.engine.queue import StageQueue, State
-from raysweep.engine.trainable import StageTrainable
+from raysweep.engine.trainable import RUN_STAGE, StageTrainable
 from raysweep.errors import StoreError
 from raysweep.planning import Plan, Stage
 from raysweep.planning.model import stage_to_json
@@ -43,10 +43,15 @@ _ENVIRONMENT = {
 
 
 class TuneExecutor:
-    """Runs a plan on Ray: on a cluster if ``address`` is given, else on this machine."""
+    """Runs a plan on Ray: on a cluster if ``address`` is given, else on this machine.
 
-    def __init__(self, address: str | None = None) -> None:
+    ``runner`` names the function that runs a stage in the worker, as ``module:function``; it is called as
+    :func:`raysweep.stages.run.run_stage` is.
+    """
+
+    def __init__(self, address: str | None = None, runner: str = RUN_STAGE) -> None:
         self._address = address
+        self._runner = runner
 
     def run(self, plan: Plan, queue: StageQueue, store: Store) -> Outcome:
         """Run every stage that the queue hands out as trials of one Tune experiment, until it is finished."""
@@ -79,7 +84,7 @@ class TuneExecutor:
     def _fit(self, plan: Plan, queue: StageQueue, store: Store) -> None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         with Monitor(queue) as monitor, tempfile.TemporaryDirectory(prefix="raysweep-tune-") as folder:
-            algorithm = QueueAlgorithm(plan, queue, store, Admission(nodes), monitor)
+            algorithm = QueueAlgorithm(plan, queue, store, Admission(nodes), monitor, self._runner)
             tuner = tune.Tuner(
                 StageTrainable,
                 tune_config=tune.TuneConfig(search_alg=algorithm, num_samples=1, reuse_actors=True),
@@ -99,12 +104,21 @@ class TuneExecutor:
 class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
     """Feeds the stages of a queue to Tune as they become ready and a node has room."""
 
-    def __init__(self, plan: Plan, queue: StageQueue, store: Store, admission: Admission, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        queue: StageQueue,
+        store: Store,
+        admission: Admission,
+        monitor: Monitor,
+        runner: str = RUN_STAGE,
+    ) -> None:
         self._plan = plan
         self._queue = queue
         self._store = store
         self._admission = admission
         self._monitor = monitor
+        self._runner = runner
         self._spec: dict[str, Any] = {}
         self._stage_of: dict[str, Stage] = {}
 
@@ -206,6 +220,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "store": self._store.absolute_uri,
                 "threads": num_threads(resources),
                 "attempt": attempt,
+                "runner": self._runner,
             },
             storage=spec["storage"],
             evaluated_params={},

@@ -22,17 +22,9 @@ from raysweep.settings import Optimisation
 from raysweep.sources.weights import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate
+from raysweep.stages.progress import Progress
 from raysweep.stages.runtime import Runtime
 from raysweep.store import LedgerRecord, Store
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a stage reports after an epoch."""
-
-    epoch: int
-    snapshots: tuple[int, ...] = ()
-    """Epochs whose snapshots are published and were not reported before."""
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import Any
 
 from raysweep.planning import Stage
 from raysweep.stages.finetune import FinetuneLoop
-from raysweep.stages.loop import Progress, TrainingLoop
+from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.pretrain import PretrainLoop
+from raysweep.stages.progress import Progress
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 

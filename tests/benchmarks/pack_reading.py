@@ -1,0 +1,134 @@
+"""Reading random batches of slices."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysweep.data.pack import open_pack
+from raysweep.data.pack_format import Bucket
+from raysweep.data.pack_writer import PackHeader, SliceHeader, SlicePixels, write_pack
+from raysweep.data.slices import scaled_slice
+from tests.benchmarks.measurement import Measurement, alternate
+
+DESCRIPTION = "Random slices from a pack to a scaled float batch, against h5py and against copying memory."
+
+_SIDE_PX = 256
+_BATCH = 64
+
+
+def run(quick: bool = False) -> Measurement:
+    """Read the same random batches in every way, in turn."""
+    num_slices, num_batches, repetitions = (128, 2, 2) if quick else (1024, 8, 9)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _write(Path(folder) / "slices.h5", num_slices)
+        automatic = Path(folder) / "chunked.h5"
+        with h5py.File(path, "r", locking=False) as source, h5py.File(automatic, "w") as target:
+            pixels = source[f"images/{_bucket().name}"][...]
+            target.create_dataset("images", data=pixels, chunks=True, compression="gzip")
+        with h5py.File(path, "r", locking=False) as file, h5py.File(automatic, "r", locking=False) as compressed:
+            seconds = _measure(
+                path, file[f"images/{_bucket().name}"], compressed["images"], pixels, num_batches, repetitions
+            )
+    rates = {way: num_batches * _BATCH / value for way, value in seconds.items()}
+    rows = [
+        {"output": way.output, "way": way.name, "slices/s per core": rate, "pack is faster by": rates[way.ours] / rate}
+        for way, rate in rates.items()
+    ]
+    faster = {way: rates[way.ours] / rate for way, rate in rates.items()}
+    return Measurement(
+        rows,
+        f"Reading alone, a pack is {faster[_Way('pixels', _SINGLE)]:.1f} times as fast as h5py slice by slice and "
+        f"{faster[_Way('pixels', _FANCY)]:.1f} times as fast as h5py's fancy index on the same contiguous dataset, "
+        f"and {faster[_Way('pixels', _GZIP)]:.0f} times as fast as slice by slice from automatic gzip chunks. With "
+        f"conversion to a scaled float batch these are {faster[_Way('batch', _SINGLE)]:.1f}, "
+        f"{faster[_Way('batch', _FANCY)]:.1f} and {faster[_Way('batch', _GZIP)]:.0f}: the conversion, slice by slice, "
+        "takes most of the time then.",
+        {
+            "slices": f"{num_slices} of {_SIDE_PX} x {_SIDE_PX} uint16 pixels, in the page cache",
+            "batches": f"{num_batches} of {_BATCH} random slices, sorted as h5py's fancy index needs them",
+            "pixels": "the stored uint16 values, copied to memory",
+            "batch": "one (64, 1, 256, 256) float32 tensor, scaled to the volume's percentiles",
+            "repetitions": f"{repetitions} in turn, median, CPU seconds of one process with one thread",
+        },
+    )
+
+
+_PACK = "pack"
+_SINGLE = "h5py, slice by slice, contiguous"
+_FANCY = "h5py, fancy index, contiguous"
+_GZIP = "h5py, slice by slice, automatic gzip chunks"
+_COPY = "floor: from an array in memory"
+
+
+@dataclass(frozen=True)
+class _Way:
+    output: str
+    name: str
+
+    @property
+    def ours(self) -> _Way:
+        return _Way(self.output, _PACK)
+
+
+def _measure(
+    path: Path, dataset: h5py.Dataset, compressed: h5py.Dataset, memory: np.ndarray, num_batches: int, repetitions: int
+) -> dict[_Way, float]:
+    torch.set_num_threads(1)
+    pack = open_pack(path)
+    rng = np.random.default_rng(0)
+    batches = [np.sort(rng.choice(len(pack), _BATCH, replace=False)) for _ in range(num_batches)]
+    low, high = float(pack.index.intensity_low[0]), float(pack.index.intensity_high[0])
+
+    def singly(read: Callable[[int], np.ndarray]) -> Callable[[], object]:
+        return lambda: [np.stack([read(row) for row in rows]) for rows in batches]
+
+    def scaled(values: np.ndarray) -> Tensor:
+        converted = values.astype(np.float32)
+        converted -= low
+        converted /= high - low
+        return torch.from_numpy(converted)
+
+    def singly_scaled(read: Callable[[int], Tensor]) -> Callable[[], object]:
+        return lambda: [torch.stack([read(row) for row in rows]) for rows in batches]
+
+    variants: dict[_Way, Callable[[], object]] = {
+        _Way("pixels", _PACK): singly(pack.image),
+        _Way("pixels", _SINGLE): singly(lambda row: dataset[row]),
+        _Way("pixels", _FANCY): lambda: [dataset[rows] for rows in batches],
+        _Way("pixels", _GZIP): singly(lambda row: compressed[row]),
+        _Way("pixels", _COPY): lambda: [memory[rows] for rows in batches],
+        _Way("batch", _PACK): singly_scaled(lambda row: scaled_slice(pack, row)),
+        _Way("batch", _SINGLE): singly_scaled(lambda row: scaled(dataset[row])[None]),
+        _Way("batch", _FANCY): lambda: [scaled(dataset[rows])[:, None] for rows in batches],
+        _Way("batch", _GZIP): singly_scaled(lambda row: scaled(compressed[row])[None]),
+        _Way("batch", _COPY): lambda: [scaled(memory[rows])[:, None] for rows in batches],
+    }
+    return alternate(variants, repetitions)
+
+
+def _bucket() -> Bucket:
+    return Bucket(1, _SIDE_PX, _SIDE_PX, "uint16")
+
+
+def _write(path: Path, num_slices: int) -> Path:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:_SIDE_PX, :_SIDE_PX]
+    body = np.clip(1.2 - np.hypot(y - 128, x - 128) / 100, 0, 1)
+    noise = rng.integers(0, 40, (_SIDE_PX, _SIDE_PX))
+    headers = [
+        SliceHeader(_bucket(), f"s{n}", f"v{n}", "train", has_mask=False, annotated=False) for n in range(num_slices)
+    ]
+    pixels = (
+        SlicePixels((np.roll(body, n, 1) * 2000 + noise * (body > 0)).astype(np.uint16), None, 0.0, 2000.0)
+        for n in range(num_slices)
+    )
+    write_pack(path, PackHeader("benchmark", 1, {}), headers, pixels, lambda labels: ())
+    return path
