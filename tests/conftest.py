@@ -65,6 +65,7 @@ def ray_session() -> Iterator[None]:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
+        logging_level="ERROR",
         object_store_memory=100 * 10**6,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
     )
