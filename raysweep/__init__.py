@@ -4,7 +4,7 @@ import raysweep
 
 study = raysweep.load_study("search_spaces/quickstart.yaml")
 raysweep.run(study, store="raysweep-store")
-raysweep.open_store("raysweep-store").trials().to_pandas()
+raysweep.open_store("raysweep-store").trials()  # an Arrow table
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _compare_group(group: Sequence[ArmScores], reference: str | None) -> list[di
 def _compare(first: ArmScores, second: ArmScores) -> dict[str, Any]:
     scores, others = paired(first, second)
     differences = scores - others
-    interval = mean_interval(differences)
+    interval = mean_interval(differences, bounds=(-1.0, 1.0))
     present = np.isfinite(differences)
     counts = present.sum(axis=0)
     by_subject = np.where(present, differences, 0.0).sum(axis=0)[counts > 0] / counts[counts > 0]

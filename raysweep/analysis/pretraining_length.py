@@ -61,7 +61,7 @@ def _lengths(entries: list[ArmScores]) -> list[dict[str, Any]]:
     best = max(finished, key=lambda i: intervals[i].mean)
     for i in finished:
         first, second = paired(entries[best], entries[i])
-        behind = mean_interval(first - second)
+        behind = mean_interval(first - second, bounds=(-1.0, 1.0))
         rows[i] |= {
             "best": i == best,
             "behind_best": behind.mean,

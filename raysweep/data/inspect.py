@@ -129,7 +129,9 @@ def _spacing_range(pack: Pack) -> dict[str, list[float]] | None:
     if not len(known):
         return None
     low, high = known.min(axis=0), known.max(axis=0)
-    return {name: [float(low[axis]), float(high[axis])] for axis, name in enumerate(("rows", "columns"))}
+    return {
+        name: [round(float(low[axis]), 4), round(float(high[axis]), 4)] for axis, name in enumerate(("rows", "columns"))
+    }
 
 
 def _draw_rows(pack: Pack, num_slices: int, seed: int) -> list[int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from typing import Any
 
+from raysweep.identity import canonical_json
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.store import LedgerRecord, Store
@@ -36,5 +36,5 @@ def stage_columns(stage: Stage) -> dict[str, Any]:
         "parent": stage.parent.stage if stage.parent else None,
         "parent_epoch": stage.parent.epoch if stage.parent else None,
         "seed": config["seed"],
-        "config": json.dumps(config, sort_keys=True),
+        "config": canonical_json(config),
     }
