@@ -156,12 +156,13 @@ def plan(
 ) -> None:
     """Show the cells and stages of a study, what is done, and what sharing saves. Nothing is trained."""
     from raysweep.planning.summary import plan_json, render_plan
+    from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
-    ledger = opened.ledger()
+    ledger = complete_ledger(opened)
     if as_json:
         typer.echo(json.dumps(plan_json(planned, ledger), indent=2))
     else:
@@ -219,12 +220,13 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     from rich.text import Text
 
     from raysweep.planning.summary import summarise
+    from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
-    ledger = opened.ledger()
+    ledger = complete_ledger(opened)
     counts = summarise(planned, ledger)
     open_stages = counts.num_stages - counts.num_done - counts.num_failed
     lines = [

@@ -21,6 +21,7 @@ from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
@@ -110,7 +111,8 @@ def run(
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened))
-        queue = StageQueue(planned, opened.ledger(), attempts=loaded.resources.attempts, retry_failed=retry_failed)
+        ledger = complete_ledger(opened)
+        queue = StageQueue(planned, ledger, attempts=loaded.resources.attempts, retry_failed=retry_failed)
         _check_starts(planned, queue, opened)
         publish_cells(planned, opened)
         outcome = _executor(executor, address).run(planned, queue, opened)

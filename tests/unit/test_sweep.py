@@ -9,6 +9,7 @@ from raysweep.data.subsets import annotation_subset
 from raysweep.errors import StageError, StoreError, StudyError
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.sweep import open_store, plan, run
+from tests.facts import facts
 
 SMALL = {"grid.pretrain_epochs": [1], "tasks.heart.training.epochs": 1}
 RANDOM_ONLY = {**SMALL, "grid.source": ["random"], "grid.method": [], "grid.pretrain_epochs": []}
@@ -126,3 +127,13 @@ def test_nested_subsets_grow_by_whole_units_and_independent_ones_are_drawn_anew(
     anew = set(annotation_subset(pack, total // 2, unit=unit, seed=3, nested=False).tolist())
     assert anew != rows[total // 2]
     assert rows[2] != set(annotation_subset(pack, 2, unit=unit, seed=4).tolist())
+
+
+@pytest.mark.parametrize("lost", ["results/cases", "results/stages", "results/epochs", "snapshots"])
+def test_lost_part_file_reruns_only_that_stage(tiny_study, tiny_store, lost):
+    study = tiny_study(SMALL)
+    launch(study, tiny_store)
+    before = facts(tiny_store)
+    tiny_store.delete(tiny_store.list(lost)[0])
+    assert launch(study, tiny_store).outcome.done == 1
+    assert facts(tiny_store) == before

@@ -1,0 +1,32 @@
+"""The ledger, held against what it promises: a stage is done only while its result parts and snapshots are there."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from raysweep.store import LedgerRecord, Store
+
+
+def complete_ledger(store: Store) -> dict[str, LedgerRecord]:
+    """Return the ledger without stages whose result parts or snapshots are lost: the next launch runs those again.
+
+    Failed stages stay as they are recorded, with the snapshots that are still there.
+    """
+    parts = {table: _stems(store, f"results/{table}") for table in ("stages", "epochs", "cases", "snapshots")}
+    whole = parts["stages"] & parts["epochs"] & (parts["cases"] | parts["snapshots"])
+    published: dict[str, set[int]] = {}
+    for path in store.list("snapshots"):
+        file = PurePosixPath(path)
+        if file.stem.isdigit():
+            published.setdefault(file.parent.name, set()).add(int(file.stem))
+    found = {}
+    for stage, record in store.ledger().items():
+        there = tuple(epoch for epoch in record.snapshots if epoch in published.get(stage, ()))
+        if record.status == "done" and stage not in whole:
+            continue
+        found[stage] = LedgerRecord(**{**record.__dict__, "snapshots": there})
+    return found
+
+
+def _stems(store: Store, folder: str) -> set[str]:
+    return {PurePosixPath(path).stem for path in store.list(folder)}
