@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -15,7 +15,20 @@ class Settings(BaseModel):
     )
 
 
-Range = tuple[float, float]
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError("a range is two numbers above 0, the smaller one first")
+    return bounds
+
+
+def _share(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[1] > 1:
+        raise ValueError("a share of the area is at most 1")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Share = Annotated[Range, AfterValidator(_share)]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
@@ -27,7 +40,7 @@ class Augmentation(Settings):
     Strengths follow torchvision's meaning on intensities scaled to [0, 1]. A probability of 0 switches off.
     """
 
-    crop_scale: Range = (0.2, 1.0)
+    crop_scale: Share = (0.2, 1.0)
     """Share of the slice's area that the random resized crop covers, drawn uniformly; (1, 1) keeps the whole slice."""
     crop_ratio: Range = (3 / 4, 4 / 3)
     """Aspect ratio (width / height) of the crop, drawn log-uniformly."""
@@ -67,7 +80,7 @@ class Backbone(Settings):
     channels: int = Field(1, ge=1, le=16)
     """Input channels; a pack must have as many."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Keyword arguments for the architecture, for example {pad_type: same, bn_eps: 0.001}."""
+    """Keyword arguments for the architecture, for example {drop_path_rate: 0.1}."""
 
 
 class Optimisation(Settings):

@@ -211,6 +211,11 @@ class Store:
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
         )
 
+    def _sweep_temporaries(self) -> None:
+        """Delete what writers left that were killed half-way; only the holder of the driver lock may."""
+        for path in Path(self._root).rglob(f"{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
     def full_path(self, path: str) -> str:
         """Return the path as ``filesystem`` takes it."""
         return self._full(path)
@@ -246,6 +251,7 @@ class Store:
                 raise StoreError(
                     f"store {self.uri} is in use by another `raysweep run` ({holder}). Wait, or use another store."
                 ) from error
+            self._sweep_temporaries()
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             stream.flush()

@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 from rich.console import RenderableType
 
+from raysweep import registry
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
 from raysweep.engine.executor import Executor, Outcome
@@ -175,7 +176,10 @@ def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
 
 
 def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
-    return {name: pack_facts(open_study_pack(name, source, store)) for name, source in study.packs.items()}
+    packs = {name: open_study_pack(name, source, store) for name, source in study.packs.items()}
+    for name in study.task_names:
+        registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[study.task_settings(name).pack])
+    return {name: pack_facts(pack) for name, pack in packs.items()}
 
 
 def _fetch_weights(study: Study, store: Store) -> None:

@@ -24,11 +24,13 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
     """Name -> reason."""
     wall_s: float = 0.0
+    remaining: int = 0
+    """Stages of the plan that are not done, for whatever reason."""
 
     @property
     def is_complete(self) -> bool:
         """Whether every stage of the plan is done."""
-        return not self.failed and not self.skipped
+        return self.remaining == 0
 
 
 class Executor(Protocol):
@@ -67,4 +69,11 @@ def outcome_of(queue: StageQueue, done_before: int, wall_s: float) -> Outcome:
             queue.stages[stage].name: reason for stage, reason in queue.reasons.items() if queue.state(stage) is state
         }
 
-    return Outcome(queue.counts.get(State.DONE, 0) - done_before, reasons(State.FAILED), reasons(State.SKIPPED), wall_s)
+    done = queue.counts.get(State.DONE, 0)
+    return Outcome(
+        done=done - done_before,
+        failed=reasons(State.FAILED),
+        skipped=reasons(State.SKIPPED),
+        wall_s=wall_s,
+        remaining=len(queue.stages) - done,
+    )

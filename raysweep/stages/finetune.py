@@ -48,7 +48,6 @@ class FinetuneLoop(TrainingLoop):
         start = build_start(store, self.config, stage.inputs)
         self.normalisation = start.normalisation
         self.task = kind(self.settings, start.encoder, self.pack)
-        self.task.check_pack()
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = self.config["tuning"] == "frozen"
         self.task.encoder_module().requires_grad_(not self.frozen)

@@ -76,9 +76,10 @@ class Task(ABC):
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a batch: output (B, K, H, W) float, target (B, H, W) int64."""
 
+    @classmethod
     @abstractmethod
-    def check_pack(self) -> None:
-        """Check that the pack has what the task needs.
+    def check_pack(cls, pack: Pack) -> None:
+        """Check that a pack has what the task needs, before anything runs.
 
         Raises:
             PackError: saying what is missing.

@@ -14,6 +14,7 @@ from raysweep.lazy import F, torch
 from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
 
 if TYPE_CHECKING:
+    from raysweep.data.pack import Pack
     from raysweep.results.examples import Example
     from raysweep.sources.encoder import Encoder
 
@@ -73,16 +74,21 @@ class Segmentation(Task):
         """Return the U-Net's encoder."""
         return self.network.get_submodule("encoder")
 
-    def check_pack(self) -> None:
-        """Check that the pack has classes and masks in every split it needs."""
-        if len(self.pack.class_names) < 2:
-            raise PackError(
-                f"{self.pack.path} has no mask classes; segmentation needs a background and at least one class"
-            )
+    @classmethod
+    def check_pack(cls, pack: Pack) -> None:
+        """Check that a pack has classes, and slices with masks in every split."""
+        if len(pack.class_names) < 2:
+            raise PackError(f"{pack.path} has no mask classes; segmentation needs a background and at least one class")
         for split in ("train", "val", "test"):
-            if not len(self.pack.select(split=split, annotated=True)):
+            rows = pack.select(split=split, annotated=True)
+            if not len(rows):
                 raise PackError(
-                    f"{self.pack.path} has no annotated slice in its {split} split; segmentation needs all three splits"
+                    f"{pack.path} has no annotated slice in its {split} split; segmentation needs all three splits"
+                )
+            if without := int((pack.index.mask_position[rows] < 0).sum()):
+                raise PackError(
+                    f"{pack.path} has {without} annotated slices without a mask in its {split} split; segmentation "
+                    "needs a mask for each: pack labels of whole slices for a classification task instead"
                 )
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

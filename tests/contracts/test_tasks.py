@@ -52,7 +52,7 @@ def test_the_pretrained_encoder_is_inside_and_gradients_reach_it(task):
 
 
 def test_evaluation_gives_a_score_between_0_and_1_and_rows_of_the_cases_table(task):
-    task.check_pack()
+    task.check_pack(task.pack)
     task.network.eval()
     rows = task.pack.select(split="test", annotated=True)
     with torch.inference_mode():

@@ -27,7 +27,10 @@ def study(weights: Path) -> dict[str, Any]:
         "study": "nuclei",
         "packs": {"nuclei": {"dataset": "folder", "source": str(NUCLEI)}},
         "backbones": {"mobilenet": {"encoder": "mobilenetv2_035", "options": {"pad_type": "same", "bn_eps": 0.001}}},
-        "sources": {"random": "random", "imagenet": {"weights": {"file": str(weights), "normalisation": normalisation}}},
+        "sources": {
+            "random": "random",
+            "imagenet": {"weights": {"file": str(weights), "normalisation": normalisation}},
+        },
         "tasks": {
             "nuclei": {
                 "kind": "segmentation",

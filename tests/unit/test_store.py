@@ -151,3 +151,11 @@ def test_a_file_uri_is_the_folder_it_names(tmp_path):
     assert Store(tmp_path / "store").read_bytes("a/b") == b"1"
     assert Store(f"file://{tmp_path}/store").list("a") == ["a/b"]
     assert Store(tmp_path / "store").list("nothing") == []
+
+
+def test_the_next_driver_clears_what_a_killed_writer_left(tiny_store):
+    left = tiny_store.local_path("results/stages/.tmp-0123-part.parquet")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a file")
+    with tiny_store.driver_lock():
+        assert not left.exists()

@@ -242,3 +242,10 @@ def test_the_schema_accepts_what_loads_and_refuses_what_does_not():
 
 def test_the_quickstart_loads():
     assert load_study(QUICKSTART).study == "quickstart"
+
+
+@pytest.mark.parametrize("bounds", [[1.0, 0.2], [0.0, 1.0], [0.5, 1.5]])
+def test_a_crop_scale_that_is_no_range_of_shares_is_refused(bounds):
+    key = "tasks.heart.training.augmentation"
+    with pytest.raises(StudyError, match=rf"{key}\.crop_scale: "):
+        validate_study(with_changes(study_document(), {key: {"crop_scale": bounds}}))

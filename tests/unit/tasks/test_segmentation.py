@@ -7,7 +7,7 @@ from segmentation_models_pytorch.losses import DiceLoss, JaccardLoss
 
 from raysweep.data.pack import open_pack
 from raysweep.data.slices import mask_of, scaled_slice
-from raysweep.errors import PackError, StudyError
+from raysweep.errors import PackError
 from raysweep.settings import Backbone
 from raysweep.sources.encoder import build_encoder
 from raysweep.tasks.segmentation import Segmentation, SegmentationSettings
@@ -135,12 +135,14 @@ def test_a_perfect_prediction_scores_one(cardiac_pack):
 
 
 def test_a_pack_without_masks_or_splits_is_refused(leaves_pack, cardiac_pack, monkeypatch):
-    with pytest.raises((PackError, StudyError)):
-        task_of(leaves_pack).check_pack()
+    with pytest.raises(PackError, match="has no mask classes"):
+        Segmentation.check_pack(open_pack(leaves_pack))
     task = task_of(cardiac_pack)
-    task.check_pack()
+    task.check_pack(task.pack)
     monkeypatch.setattr(
-        type(task.pack), "select", lambda self, split=None, annotated=None: [] if split == "val" else [1]
+        type(task.pack),
+        "select",
+        lambda self, split=None, annotated=None: np.array([], int) if split == "val" else np.array([1]),
     )
     with pytest.raises(PackError, match="no annotated slice in its val split"):
-        task.check_pack()
+        task.check_pack(task.pack)
