@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.store import Store
 from raysweep.sweep import open_store
 from tests.facts import facts
 
@@ -133,9 +134,8 @@ def test_interrupt_leaves_a_state_that_the_next_launch_continues(
 
 
 def test_second_driver_on_the_same_store_says_so_and_stops(study_file: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    first = _launch(study_file, store, "inline")
-    _wait_until(lambda: _num_published(store) >= 1, first)
-    assert _launch(study_file, store, "inline").wait(timeout=60) == 2
-    assert "in use by another" in (tmp_path / "log.txt").read_text()
-    assert first.wait(timeout=300) == 0
+    store = Store(tmp_path / "store").prepare()
+    with store.driver_lock():
+        assert _launch(study_file, tmp_path / "store", "inline").wait(timeout=120) == 2
+    assert f"in use by another `raysweep run` (process {os.getpid()}" in (tmp_path / "log.txt").read_text()
+    assert store.ledger() == {}
