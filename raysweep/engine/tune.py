@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import SearchAlgorithm
 
 from raysweep.engine.admission import Admission
@@ -87,7 +88,9 @@ class TuneExecutor:
             algorithm = QueueAlgorithm(plan, queue, store, Admission(nodes), monitor, self._runner)
             tuner = tune.Tuner(
                 StageTrainable,
-                tune_config=tune.TuneConfig(search_alg=algorithm, num_samples=1, reuse_actors=True),
+                tune_config=tune.TuneConfig(
+                    search_alg=algorithm, scheduler=_LetWorkersStart(), num_samples=1, reuse_actors=True
+                ),
                 run_config=tune.RunConfig(
                     name="stages",
                     storage_path=folder,
@@ -231,6 +234,18 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             max_failures=0,
         )
+
+
+class _LetWorkersStart(FIFOScheduler):  # type: ignore[misc]
+    """Names no trial to run first: the queue has ordered them, and Tune starts pending trials by itself.
+
+    Tune moves the trial that a scheduler names to the next idle worker and kills the worker that was starting for it.
+    With stages shorter than the start of a worker, all slots but the first would stay empty for ever.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return no trial."""
+        return None
 
 
 class _Reconcile(tune.Callback):  # type: ignore[misc]
