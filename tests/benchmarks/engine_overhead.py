@@ -45,9 +45,8 @@ def run(quick: bool = False) -> Measurement:
         f"A stage costs {1000 * warm:.0f} ms once a worker is up ({1000 * floor:.1f} ms in a bare actor pool) and "
         f"{1000 * ours:.0f} ms with the start of the workers; a plain Tune grid takes "
         f"{plain['s per stage, in all']:.1f} s a trial, {ratio:.0f} times as long. At that rate {num_stages} plain "
-        f"trials would take {plain['s per stage, in all'] * num_stages / 60:.0f} minutes (extrapolated from "
-        f"{num_plain}; its cost per trial does not fall with the length of the grid, for every trial starts a "
-        "process).",
+        f"trials would take {plain['s per stage, in all'] * num_stages / 60:.0f} minutes: extrapolated from "
+        f"{num_plain}, each of which starts a process.",
         {
             "stage": "a row of the stages table and a ledger record, each written and synced to disk; no torch",
             "slots": NUM_SLOTS,
