@@ -106,7 +106,9 @@ def curve_panels(findings: Findings, tables: StudyTables, marks: Marks) -> list[
         for count in findings.annotations(setting):
             own = at(rows, setting, count)
             if own:
-                x = alt.X("epoch:Q", title="Fine-tuning epoch", axis=alt.Axis(grid=False, tickMinStep=1))
+                epochs = sorted({row["epoch"] for row in own})
+                ticks = {"values": epochs} if len(epochs) <= _MAX_TICKS else {"tickMinStep": 1}
+                x = alt.X("epoch:Q", title="Fine-tuning epoch", axis=alt.Axis(grid=False, format="d", **ticks))
                 y = _score_y(findings, "Validation", rows)
                 spec = _banded(_points(own), x, y, marks, height=230, points_drawn=False)
                 alt_text = f"Validation {findings.metric} by fine-tuning epoch with {count} annotated slices"
