@@ -28,12 +28,17 @@ def problems_of(study: Study) -> list[Problem]:
 
 
 def component_problems(document: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong in the settings of tasks and methods of a document that is no valid study otherwise."""
+    """Return what is wrong in components' settings and on the axes of a document that is no valid study otherwise."""
     tasks, pretraining = document.get("tasks"), document.get("pretraining")
     methods = pretraining.get("methods") if isinstance(pretraining, dict) else None
     packs = document.get("packs")
     known = packs if isinstance(packs, dict) else None
-    return [*_task_problems(_mappings(tasks), known), *_method_problems(_mappings(methods))]
+    grid = document.get("grid")
+    return [
+        *_task_problems(_mappings(tasks), known),
+        *_method_problems(_mappings(methods)),
+        *(_axis_problems(grid, document) if isinstance(grid, dict) else ()),
+    ]
 
 
 def _mappings(value: Any) -> dict[str, dict[str, Any]]:
@@ -112,16 +117,26 @@ def _method_problems(methods: Mapping[str, dict[str, Any]]) -> Iterator[Problem]
             yield from validation_problems(error, model, f"{where}.")
 
 
+def _axis_problems(axes: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield names on the axes that nothing in the document, or no component, goes by."""
+    allowed: dict[str, Any] = {axis: document.get(f"{axis}s") for axis in ("source", "task", "backbone")}
+    allowed["method"] = registry.names("methods")
+    for axis, names in allowed.items():
+        for name in _list(axes.get(axis)) if isinstance(names, dict | list) else ():
+            yield from _unknown(f"grid.{axis}", name, names)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _grid_problems(study: Study) -> Iterator[Problem]:
     grid = study.grid
-    for name in grid.method:
-        yield from _unknown("grid.method", name, registry.names("methods"))
-    for axis, allowed in (("source", study.sources), ("task", study.tasks), ("backbone", study.backbones)):
-        for name in getattr(grid, axis):
-            yield from _unknown(f"grid.{axis}", name, allowed)
-    steps = [
-        step.pretrain for name in grid.source if name in study.sources for step in study.sources[name] if step.pretrain
-    ]
+    document = {"sources": study.sources, "tasks": study.tasks, "backbones": study.backbones}
+    yield from _axis_problems(grid.__dict__, document)
+    if not set(grid.source) <= set(study.sources):
+        return  # what the axes apply to is not known
+    steps = [step.pretrain for name in grid.source for step in study.sources[name] if step.pretrain]
     for axis, attribute in (("method", "method"), ("pretrain_epochs", "epochs")):
         taken = any(getattr(step, attribute) is None for step in steps)
         if taken and not getattr(grid, axis):

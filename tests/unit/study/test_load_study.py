@@ -249,3 +249,13 @@ def test_a_crop_scale_that_is_no_range_of_shares_is_refused(bounds):
     key = "tasks.heart.training.augmentation"
     with pytest.raises(StudyError, match=rf"{key}\.crop_scale: "):
         validate_study(with_changes(study_document(), {key: {"crop_scale": bounds}}))
+
+
+def test_names_on_the_axes_are_told_together_with_keys_that_are_wrong():
+    changes = {"grid.sed": [1], "grid.method": ["simcrl"], "grid.source": ["randm"]}
+    with pytest.raises(StudyError) as refused:
+        validate_study(with_changes(study_document(), changes))
+    told = str(refused.value)
+    assert told.startswith("study: 3 errors")
+    for hint in ("'seed'", "'simclr'", "'random'"):
+        assert f"Did you mean {hint}?" in told
