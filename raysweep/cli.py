@@ -6,15 +6,12 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from raysweep._version import __version__
 from raysweep.errors import RaysweepError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -94,16 +91,20 @@ def pack(
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the packer; repeatable.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files. Default: all cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read files. Default: all cores for large sets.")
+    ] = None,
 ) -> None:
     """Pack a data set into one file of slices that training reads without copying."""
+    from rich.console import Console
     from rich.progress import Progress
 
     from raysweep.data.inspect import describe
     from raysweep.data.pack import open_pack
     from raysweep.datasets import build_pack
+    from raysweep.terminal import show
 
-    with Progress(console=_stderr(), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"packing {dataset}", total=None)
         build_pack(
             dataset,
@@ -114,7 +115,7 @@ def pack(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     facts = describe(open_pack(out))
-    _print(f"wrote {out}: {facts['slices']} slices, {facts['annotated_slices']} annotated, {facts['digest']}")
+    show(f"wrote {out}: {facts['slices']} slices, {facts['annotated_slices']} annotated, {facts['digest']}")
 
 
 @app.command(epilog="Example: raysweep inspect packs/acdc.h5 --sheet acdc.png")
@@ -128,6 +129,7 @@ def inspect(
     """Show what is in a pack, and verify its digest."""
     from raysweep.data.inspect import contact_sheet, describe
     from raysweep.data.pack import Pack
+    from raysweep.terminal import pairs_table, show
 
     opened = Pack.open(file)
     opened.verify()
@@ -135,16 +137,11 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
-        from rich.table import Table
-
-        table = Table(show_header=False, box=None, title=str(file), title_justify="left")
-        for name, value in facts.items():
-            table.add_row(name.replace("_", " "), _readable(value))
-        _print(table)
-        _print("digest verified")
+        show(pairs_table({name.replace("_", " "): value for name, value in facts.items()}))
+        show("digest verified")
     if sheet is not None:
         contact_sheet(opened, sheet)
-        _print(f"wrote {sheet}")
+        show(f"wrote {sheet}")
 
 
 @app.command(epilog="Example: raysweep plan search_spaces/quickstart.yaml --set grid.seed=[0]")
@@ -159,6 +156,7 @@ def plan(
     from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
+    from raysweep.terminal import show
 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
@@ -166,7 +164,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_json(planned, ledger), indent=2))
     else:
-        _print(render_plan(planned, ledger))
+        show(render_plan(planned, ledger))
 
 
 @app.command(epilog="Example: raysweep run search_spaces/quickstart.yaml --store results --set grid.seed=[0,1,2]")
@@ -188,6 +186,7 @@ def run(
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
+    from raysweep.terminal import show
 
     try:
         launched = run_study(
@@ -198,16 +197,16 @@ def run(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     outcome, name = launched.outcome, launched.plan.study.study
     if outcome.done == 0 and outcome.is_complete:
-        _print(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
+        show(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
     else:
-        _print(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
+        show(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
     for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
         for stage, reason in reasons.items():
             typer.echo(f"{kind} {stage}: {reason}", err=True)
     if report_:
         made = make_report(launched.plan.study, store=launched.store)
-        _print(made.summary)
-        _print(f"report: {made.page}")
+        show(made.summary)
+        show(f"report: {made.page}")
     if not outcome.is_complete:
         typer.echo("some stages failed; the others are done. `raysweep run --retry-failed` tries them again.", err=True)
         raise typer.Exit(EXIT_FAILED)
@@ -223,6 +222,7 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
+    from raysweep.terminal import show
 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
@@ -238,7 +238,7 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
         for stage in planned.stages.values()
         if (record := ledger.get(stage.id)) is not None and record.status == "failed"
     ]
-    _print(Group(*(Text(line) for line in lines)))
+    show(Group(*(Text(line) for line in lines)))
     if counts.num_failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -253,10 +253,11 @@ def report(
     """Write the report of a study: one HTML page that needs no network, and a summary here."""
     from raysweep.study import load_study
     from raysweep.sweep import report as make_report
+    from raysweep.terminal import show
 
     made = make_report(load_study(study, set_ or []), store=store, out=out)
-    _print(made.summary)
-    _print(f"report: {made.page}")
+    show(made.summary)
+    show(f"report: {made.page}")
 
 
 @app.command(
@@ -271,17 +272,17 @@ def query(
 ) -> None:
     """Ask the store's tables in SQL: cells, stages, epochs, cases, snapshots; views trials and curves."""
     from raysweep.sweep import open_store
+    from raysweep.terminal import write_table
 
     answer = open_store(store).query(sql)
-    _write_table(answer, format_)
+    write_table(answer, format_.value)
 
 
 @app.command("list", epilog="Example: raysweep list methods")
 def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)]) -> None:
     """List methods, data sets, tasks, kinds of sources, or the studies of ./search_spaces."""
-    from rich.table import Table
-
     from raysweep import registry
+    from raysweep.terminal import pairs_table, show
 
     if what in (Listed.methods, Listed.datasets, Listed.tasks):
         rows = registry.describe(what.value)
@@ -296,10 +297,7 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_defa
         from raysweep.study import describe_studies
 
         rows = describe_studies(Path("search_spaces"))
-    table = Table(show_header=False, box=None)
-    for name, text in rows.items():
-        table.add_row(_plain(name), _plain(text))
-    _print(table)
+    show(pairs_table(rows))
 
 
 @app.command(epilog="Example: raysweep schema > study.schema.json")
@@ -328,81 +326,8 @@ def _options(texts: list[str]) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator:
             raise RaysweepError(f"option {text!r} is not of the form key=value, such as seed=1")
-        options[key] = yaml.safe_load(value)
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RaysweepError(f"option {key}: {value!r} is not valid YAML: {error}") from error
     return options
-
-
-def _write_table(answer: Any, format_: TableFormat) -> None:
-    if format_ is TableFormat.json:
-        typer.echo(json.dumps(answer.to_pylist(), indent=2, default=str))
-    elif format_ is TableFormat.csv:
-        import polars
-
-        typer.echo(polars.from_arrow(_without_lists(answer)).write_csv(), nl=False)
-    elif format_ is TableFormat.parquet:
-        import pyarrow.parquet as pq
-
-        if sys.stdout.isatty():
-            raise RaysweepError("Parquet is binary: redirect it to a file, as in --format parquet > answer.parquet")
-        pq.write_table(answer, sys.stdout.buffer)
-    else:
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold")
-        for name in answer.column_names:
-            table.add_column(name, overflow="fold")
-        for row in answer.to_pylist():
-            table.add_row(*(_plain(_cell(value)) for value in row.values()))
-        _print(table)
-
-
-def _without_lists(answer: Any) -> Any:
-    import pyarrow as pa
-
-    for position, field in enumerate(answer.schema):
-        if pa.types.is_list(field.type):
-            texts = [None if value is None else " ".join(map(str, value)) for value in answer[field.name].to_pylist()]
-            answer = answer.set_column(position, field.name, pa.array(texts, pa.string()))
-    return answer
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _plain("\n".join(f"{key}: {_cell_of(inner)}" for key, inner in value.items()))
-    return _plain(_cell(value))
-
-
-def _cell_of(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(inner)}" for key, inner in value.items())
-    return _cell(value)
-
-
-def _plain(text: str) -> Any:
-    """Text of a user is never markup."""
-    from rich.text import Text
-
-    return Text(text)
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _print(what: RenderableType) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(what, highlight=False, soft_wrap=isinstance(what, str))

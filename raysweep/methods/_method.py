@@ -32,7 +32,7 @@ class View(Settings):
     """Side of the square view in pixels; null for the study's image size."""
 
 
-class MethodSettings(Settings):
+class MethodSettings(Settings, ABC):
     """Settings that every method has; a method adds its own and overrides the defaults.
 
     A study that changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps the method's own
@@ -50,9 +50,9 @@ class MethodSettings(Settings):
         defaults = {key: field.default for key, field in cls.model_fields.items()}
         return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
 
+    @abstractmethod
     def views(self) -> tuple[View, ...]:
         """Return the views that the method takes of each slice, in the order that its loss expects."""
-        raise NotImplementedError(f"{type(self).__name__} must say which views it takes")
 
 
 def _overlay(default: Any, given: Any) -> Any:

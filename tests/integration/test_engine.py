@@ -136,3 +136,9 @@ def test_launch_in_which_no_stage_fits_ends_instead_of_hanging(store):
     outcome = run(store, Fake("huge", kind="pretrain"), pretrain_cpus=64)
     assert list(outcome.failed) == ["huge"]
     assert events(store) == []
+
+
+def test_every_slot_is_used_by_stages_shorter_than_the_start_of_a_worker(store):
+    outcome = run(store, *(Fake(f"short {number}", epoch_s=0.05) for number in range(400)))
+    assert outcome.is_complete
+    assert len({event.pid for event in events(store) if event.what == "begin"}) == 2
