@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -310,6 +311,8 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Run the command line; errors raysweep raises on purpose become one message and exit code 2."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("raysweep").setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
     except RaysweepError as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from raysweep import registry
 from raysweep.data.pack import Pack, open_pack
-from raysweep.datasets._packing import Progress, build_pack, existing_folder, options_of
+from raysweep.datasets._packing import build_pack, existing_folder, options_of
 from raysweep.errors import PackError, StoreError
 from raysweep.identity import content_id
 from raysweep.store import Store
 from raysweep.study import PackSource
 
+_LOG = logging.getLogger(__name__)
 
-def open_study_pack(name: str, source: PackSource, store: Store, progress: Progress | None = None) -> Pack:
+
+def open_study_pack(name: str, source: PackSource, store: Store) -> Pack:
     """Return a study's pack, packing its data set into the store if that has not been done.
 
     A data set is packed again when its options, its packer's recipe, or the names, sizes or times of its files change;
@@ -25,12 +28,12 @@ def open_study_pack(name: str, source: PackSource, store: Store, progress: Progr
     try:
         if source.file is not None:
             return open_pack(source.file)
-        return open_pack(_packed(name, source, store, progress))
+        return open_pack(_packed(name, source, store))
     except PackError as error:
         raise PackError(f"packs.{name}: {error}") from error
 
 
-def _packed(name: str, source: PackSource, store: Store, progress: Progress | None) -> Path:
+def _packed(name: str, source: PackSource, store: Store) -> Path:
     if not store.is_local:
         raise StoreError(
             f"packs.{name} is packed on demand, which needs a local store; {store.uri} is remote. "
@@ -48,8 +51,9 @@ def _packed(name: str, source: PackSource, store: Store, progress: Progress | No
     }
     target = store.local_path(f"packs/{name}-{content_id(recipe)[:12]}.h5")
     if not target.exists():
+        _LOG.info("packing %s (%s) into %s", name, dataset, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        build_pack(dataset, folder, target, source.options, progress=progress)
+        build_pack(dataset, folder, target, source.options)
     return target
 
 

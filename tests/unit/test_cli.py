@@ -16,6 +16,7 @@ import yaml
 
 from raysweep.cli import main
 from raysweep.data.pack import Pack
+from tests.conftest import CARDIAC_OPTIONS, LEAVES_OPTIONS
 from tests.studies import study_document, with_changes
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -93,6 +94,30 @@ def test_pack_says_what_it_wrote_and_inspect_verifies_it(invoke: Invoke, tmp_pat
     assert sheet.read_bytes().startswith(b"\x89PNG")
     code, text, _ = invoke("inspect", str(out), "--json")
     assert json.loads(text)["slices"] == 3
+
+
+def test_packing_on_demand_is_announced_and_happens_once(
+    invoke: Invoke, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = with_changes(
+        study_document(),
+        {
+            "packs.cardiac": {"dataset": "synthetic-cardiac", "options": CARDIAC_OPTIONS},
+            "packs.leaves": {"dataset": "synthetic-dead-leaves", "options": LEAVES_OPTIONS},
+        },
+    )
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(document))
+    arguments = ("plan", str(file), "--store", str(tmp_path / "store"))
+    assert invoke(*arguments)[0] == 0
+    assert "packing cardiac (synthetic-cardiac) into" in caplog.text
+    packs = sorted(path.name.partition("-")[0] for path in (tmp_path / "store" / "packs").iterdir())
+    assert packs == ["cardiac", "leaves"]
+    caplog.clear()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "packs").iterdir()}
+    assert invoke(*arguments)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "packs").iterdir()} == made
+    assert not caplog.text
 
 
 def test_plan_as_json_names_cells_and_stages(invoke: Invoke, finished: tuple[Path, Path]) -> None:
