@@ -71,11 +71,6 @@ def build_timm_model(backbone: Backbone) -> nn.Module:
     return model
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
 def is_convolutional(encoder: Encoder) -> bool:
     """Whether the encoder takes any input size: it has no position embedding tied to one."""
     return not any("pos_embed" in name for name, _ in encoder.named_parameters())

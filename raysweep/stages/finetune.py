@@ -18,7 +18,7 @@ from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
 from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
-from raysweep.stages.optimisation import build_optimiser
+from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
 from raysweep.store import Store
 from raysweep.tasks import Task
@@ -90,13 +90,7 @@ class FinetuneLoop(TrainingLoop):
         with self.runtime.autocast():
             output = self.network(slices)
         loss = self.task.loss(output, masks)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.training.optimisation.clip_norm is not None:
-            self.scaler.unscale_(self.optimiser)
-            torch.nn.utils.clip_grad_norm_(self._trainable(), self.training.optimisation.clip_norm)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()

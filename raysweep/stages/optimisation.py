@@ -115,6 +115,23 @@ def build_optimiser(
             )
 
 
+def optimise(
+    loss: Tensor,
+    optimiser: Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[nn.Parameter],
+    clip_norm: float | None,
+) -> None:
+    """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None."""
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if clip_norm is not None:
+        scaler.unscale_(optimiser)
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    scaler.step(optimiser)
+    scaler.update()
+
+
 def _as_groups(
     parameters: nn.Module | Iterable[nn.Parameter] | Sequence[ParameterGroup],
 ) -> list[ParameterGroup]:

@@ -16,7 +16,7 @@ from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.loop import TrainingLoop
-from raysweep.stages.optimisation import build_optimiser
+from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
 from raysweep.store import Store
 
@@ -77,13 +77,7 @@ class PretrainLoop(TrainingLoop):
             views.append(normalised(apply(slices, parameters, size, device=self.runtime.device), self.normalisation))
         with self.runtime.autocast():
             losses = self.method.loss(views, ids.to(self.runtime.device))
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
-        if self.optimisation.clip_norm is not None:
-            self.scaler.unscale_(self.optimiser)
-            torch.nn.utils.clip_grad_norm_(self.method.trainable(), self.optimisation.clip_norm)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), self.optimisation.clip_norm)
         self.method.after_step(self.history.step)
         self.history.step += 1
         self.history.images += len(ids)
