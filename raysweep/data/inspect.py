@@ -155,8 +155,8 @@ def _tile(pack: Pack, row: int) -> Image.Image:
 
 def _to_rgb(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
     image = pack.image(row).astype(np.float32)
-    low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
-    shown = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+    low, high = pack.index.channel_low[row][:, None, None], pack.index.channel_high[row][:, None, None]
+    shown = np.clip((image - low) / np.maximum(high - low, 1e-12), 0, 1)
     if len(shown) != 3:
         shown = np.repeat(shown[:1], 3, axis=0)
     return np.asarray(np.rint(255 * np.moveaxis(shown, 0, -1)), np.uint8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.data.pack import Pack, PackIndex
+from raysweep.data.pack import Pack
+from raysweep.data.pack_index import PackIndex
 from raysweep.errors import PackError
 from raysweep.planning import PackFacts
 from raysweep.planning.model import Unit

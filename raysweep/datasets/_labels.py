@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raysweep.data.pack_format import IGNORE_LABEL
 from raysweep.errors import PackError
 
 _MAX_LISTED = 12
@@ -27,7 +28,7 @@ def translate_labels(
         path: The mask's file, for messages.
         stored: The numbers it holds, (H, W) integers.
         classes: Class names, which bound the indices; None allows 0 to 255.
-        mask_values: Stored number -> class index, with 0 -> 0 unless named; None: they are the same.
+        mask_values: Stored number -> class index or 255 to ignore, with 0 -> 0 unless named; None: they are the same.
 
     Raises:
         PackError: naming the numbers found, and what is allowed.
@@ -37,7 +38,8 @@ def translate_labels(
     if mask_values is not None:
         mapping = {0: 0, **mask_values}
     highest = 255 if classes is None else len(classes) - 1
-    if any(value not in mapping or not 0 <= mapping[value] <= highest for value in found):
+    allowed_codes = {*range(highest + 1), IGNORE_LABEL} if mask_values is not None else {*range(highest + 1)}
+    if any(value not in mapping or mapping[value] not in allowed_codes for value in found):
         allowed = ", ".join(map(str, mapping)) if mask_values is not None else f"0 to {highest}"
         raise PackError(
             f"{path} has the labels {_listed(found)}; allowed are {allowed}. Correct the mask, extend the "
