@@ -143,9 +143,10 @@ class PackWriter:
         for name, values in columns.items():
             group.create_dataset(name, data=values)
         for name in ("subject", "volume", "split"):
-            texts = [getattr(one, name).encode() for one in slices]
-            dtype = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
-            group.create_dataset(name, data=np.array(texts, dtype=dtype))
+            encoded = {text: text.encode() for text in {getattr(one, name) for one in slices}}
+            dtype = h5py.string_dtype("utf-8", max(1, *map(len, encoded.values())))
+            texts = np.fromiter((encoded[getattr(one, name)] for one in slices), dtype, len(slices))
+            group.create_dataset(name, data=texts)
 
     def _write_attributes(self, file: h5py.File, facts: Array, name_classes: NameClasses) -> None:
         header = self._header

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,24 +65,8 @@ def read_header(path: Path) -> DicomHeader:
         PackError: if it is no DICOM image, or its pixels are of a kind that a pack cannot hold.
     """
     try:
-        dataset = _open(path, stop_before_pixels=True)
-        bits = int(dataset.BitsStored)
-        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(dataset) else (0, (1 << bits) - 1)
-        grey = dataset.PhotometricInterpretation in _GREY
-        dtype = _rescaled_dtype(dataset, low, high) if grey else _colour_dtype(dataset)
-        return DicomHeader(
-            path=path,
-            bucket=Bucket(1 if grey else 3, int(dataset.Rows), int(dataset.Columns), dtype),
-            num_frames=int(dataset.get("NumberOfFrames") or 1),
-            spacing_mm=_spacing(dataset),
-            patient=str(dataset.get("PatientID") or ""),
-            study=str(dataset.get("StudyInstanceUID") or ""),
-            series=str(dataset.get("SeriesInstanceUID") or ""),
-            instance=str(dataset.get("SOPInstanceUID") or ""),
-            instance_number=int(dataset.get("InstanceNumber") or 0),
-            place_mm=_place(dataset),
-            has_time="PerFrameFunctionalGroupsSequence" not in dataset,
-        )
+        with _lenient():
+            return _header_of(path, pydicom.dcmread(path, stop_before_pixels=True))
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -91,24 +77,50 @@ def read_frames(path: Path) -> Array:
     Raises:
         PackError: if it is truncated, corrupt, or compressed in a way that cannot be decoded.
     """
-    header = read_header(path)
     try:
-        dataset = _open(path)
-        stored = pixel_array(dataset)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            stored = apply_color_lut(stored, dataset)
-        bucket = header.bucket
-        grey = bucket.channels == 1
-        frames = stored.reshape(header.num_frames, bucket.height, bucket.width, *(() if grey else (bucket.channels,)))
-        return _rescaled(dataset, frames, bucket.dtype)[:, None] if grey else _colours(frames, bucket.dtype)
+        with _lenient():
+            return _frames_of(path, pydicom.dcmread(path))
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
-def _open(path: Path, **options: Any) -> Any:
+@contextmanager
+def _lenient() -> Iterator[None]:
+    """Be silent about values that violate their type, which archives are full of."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values that violate their type, which archives are full of
-        return pydicom.dcmread(path, **options)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _header_of(path: Path, dataset: Any) -> DicomHeader:
+    bits = int(dataset.BitsStored)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(dataset) else (0, (1 << bits) - 1)
+    grey = dataset.PhotometricInterpretation in _GREY
+    dtype = _rescaled_dtype(dataset, low, high) if grey else _colour_dtype(dataset)
+    return DicomHeader(
+        path=path,
+        bucket=Bucket(1 if grey else 3, int(dataset.Rows), int(dataset.Columns), dtype),
+        num_frames=int(dataset.get("NumberOfFrames") or 1),
+        spacing_mm=_spacing(dataset),
+        patient=str(dataset.get("PatientID") or ""),
+        study=str(dataset.get("StudyInstanceUID") or ""),
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        instance=str(dataset.get("SOPInstanceUID") or ""),
+        instance_number=int(dataset.get("InstanceNumber") or 0),
+        place_mm=_place(dataset),
+        has_time="PerFrameFunctionalGroupsSequence" not in dataset,
+    )
+
+
+def _frames_of(path: Path, dataset: Any) -> Array:
+    header = _header_of(path, dataset)
+    stored = pixel_array(dataset)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+    bucket = header.bucket
+    grey = bucket.channels == 1
+    frames = stored.reshape(header.num_frames, bucket.height, bucket.width, *(() if grey else (bucket.channels,)))
+    return _rescaled(dataset, frames, bucket.dtype)[:, None] if grey else _colours(frames, bucket.dtype)
 
 
 def _is_signed(dataset: Any) -> bool:

@@ -49,6 +49,19 @@ def translate_labels(
     return table[np.searchsorted(found, stored)]
 
 
+def check_classes(path: Path, stored: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return stored class indices as uint8.
+
+    Raises:
+        PackError: if there are others than those of the classes.
+    """
+    found = np.unique(stored)
+    if not np.isin(found, np.arange(len(classes))).all():
+        named = ", ".join(f"{code} {name}" for code, name in enumerate(classes))
+        raise PackError(f"{path} has the labels {found.tolist()}; allowed are {named}")
+    return stored.astype(np.uint8)
+
+
 def infer_class_names(source: Path, labels: Sequence[int]) -> tuple[str, ...]:
     """Name classes by the highest label: background, class_1, ...; no labels, no classes.
 

@@ -64,10 +64,10 @@ def read_pixels(path: Path) -> Array:
     """
     array = read_part(path, load(path), ...)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = np.argwhere(~np.isfinite(array))[0]
+        where = [*np.argwhere(~np.isfinite(array))[0].tolist(), 0, 0]
         frame = f", frame {where[3] + 1}" if array.ndim == 4 else ""
         raise PackError(
-            f"{path} has {array[tuple(where)]} at row {where[1]}, column {where[0]} of slice {where[2]}"
+            f"{path} has {array[tuple(where[: array.ndim])]} at row {where[1]}, column {where[0]} of slice {where[2]}"
             f"{frame} (slices counted from 0); pixels must be finite. Repair the file or remove it."
         )
     return array

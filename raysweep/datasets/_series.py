@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ def series_reading(
         windows: One 8-bit channel each, which loses what lies outside of them; None keeps the values as they are.
     """
     slices, number = [], 0
+    shared: dict[Any, Any] = {}  # equal values once: the largest sets have millions of slices
     for one in files:
-        vector = labels(one)
+        vector = shared.setdefault(labels(one), labels(one))
         bucket = one.bucket
         if windows is not None:
             if bucket.channels != 1:
@@ -74,7 +76,7 @@ def series_reading(
             is_cine = one.num_frames > 1 and one.has_time
             slices.append(
                 SliceHeader(
-                    bucket=bucket,
+                    bucket=shared.setdefault(bucket, bucket),
                     subject=subject,
                     volume=volume,
                     split=split,
@@ -82,14 +84,15 @@ def series_reading(
                     annotated=any(not math.isnan(value) for value in vector),
                     frame=frame + 1 if is_cine else -1,
                     slice_number=0 if is_cine else number,
-                    spacing_mm=one.spacing_mm,
+                    spacing_mm=shared.setdefault(one.spacing_mm, one.spacing_mm),
                     labels=vector,
                 )
             )
             number += 1
-    paths = tuple(one.path for one in files)
+    folder = Path(os.path.commonpath([one.path.parent for one in files]))
+    names = tuple(one.path.relative_to(folder).as_posix() for one in files)
     largest = max(one.num_frames * one.bucket.num_bytes for one in files)
-    return Reading(_read, (paths, windows), tuple(slices), memory_bytes=6 * largest)
+    return Reading(_read, (folder, names, windows), tuple(slices), memory_bytes=6 * largest)
 
 
 def windowed(values: Array, windows: Sequence[Window]) -> npt.NDArray[np.uint8]:
@@ -120,7 +123,8 @@ def _ordered(files: list[DicomHeader]) -> list[DicomHeader]:
     return sorted(files, key=lambda one: (one.place_mm if known else 0.0, one.instance_number, one.path.name))
 
 
-def _read(paths: tuple[Path, ...], windows: tuple[Window, ...] | None) -> Iterator[SlicePixels]:
+def _read(folder: Path, names: tuple[str, ...], windows: tuple[Window, ...] | None) -> Iterator[SlicePixels]:
+    paths = [folder / name for name in names]
     if windows is not None:
         for path in paths:
             for frame in read_frames(path):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raysweep.data.pack_format import UNCERTAIN
@@ -14,8 +13,8 @@ from raysweep.errors import PackError, did_you_mean
 Row = Mapping[str, str]
 
 
-def read_table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> list[Row]:
-    """Return the rows of a table with a header; names and values without the white space around them.
+def read_table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iterator[Row]:
+    """Yield the rows of a table with a header, one at a time; names and values without the white space around them.
 
     Args:
         path: The table.
@@ -25,20 +24,26 @@ def read_table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") ->
     Raises:
         PackError: if the file is missing, a column is, or a row has another number of columns than the header.
     """
-    lines = list(csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
-    header = [name.strip() for name in lines[0]] if lines else []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield from _rows(path, csv.reader(stream, delimiter=delimiter), columns)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PackError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _rows(path: Path, lines: Iterator[list[str]], columns: Sequence[str]) -> Iterator[Row]:
+    header = [name.strip() for name in next(lines, [])]
     missing = [name for name in columns if name not in header]
     if missing:
         found = ", ".join(name for name in header if name) or "none"
         raise PackError(f"{path} has no column {missing[0]!r}.{did_you_mean(missing[0], header)} It has {found}.")
-    rows: list[Row] = []
-    for number, values in enumerate(lines[1:], start=2):
-        if not values:
-            continue
-        if len(values) != len(header):
+    for number, values in enumerate(lines, start=2):
+        if values and len(values) != len(header):
             raise PackError(f"{path}, line {number}, has {len(values)} columns; its header has {len(header)}")
-        rows.append({name: value.strip() for name, value in zip(header, values, strict=True)})
-    return rows
+        if values:
+            yield {name: value.strip() for name, value in zip(header, values, strict=True)}
 
 
 def read_text(path: Path) -> str:
@@ -50,9 +55,13 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise PackError(f"{path} does not exist; the packer needs it") from None
+        raise _missing(path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PackError(f"{path} cannot be read as text: {error}") from error
+
+
+def _missing(path: Path) -> PackError:
+    return PackError(f"{path} does not exist; the packer needs it")
 
 
 def label(path: Path, name: str, text: str) -> float:

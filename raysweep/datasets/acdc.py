@@ -21,9 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from raysweep.data.pack_slices import SliceHeader, SlicePixels
+from raysweep.datasets._labels import check_classes
 from raysweep.datasets._nifti import NiftiHeader, read_header, read_pixels, slice_of
 from raysweep.datasets._survey import About, Reading, Scan, Survey, intensity_range
 from raysweep.errors import PackError, did_you_mean
@@ -199,7 +198,7 @@ def _check_mask_header(image: NiftiHeader, mask: Path) -> None:
 def _read_frame(path: Path, mask_path: Path | None) -> Iterator[SlicePixels]:
     image = read_pixels(path)
     low, high = intensity_range(image)
-    masks = None if mask_path is None else _read_mask(mask_path)
+    masks = None if mask_path is None else check_classes(mask_path, read_pixels(mask_path), CLASS_NAMES)
     for z in range(image.shape[2]):
         yield SlicePixels(slice_of(image, z), None if masks is None else slice_of(masks, z), low, high)
 
@@ -210,13 +209,3 @@ def _read_cine(path: Path, frames: tuple[int, ...]) -> Iterator[SlicePixels]:
         low, high = intensity_range(cine[..., frame - 1])
         for z in range(cine.shape[2]):
             yield SlicePixels(slice_of(cine, z, frame - 1), None, low, high)
-
-
-def _read_mask(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    masks = read_pixels(path)
-    found = np.unique(masks)
-    allowed = np.arange(len(CLASS_NAMES))
-    if not np.isin(found, allowed).all():
-        named = ", ".join(f"{code} {name}" for code, name in enumerate(CLASS_NAMES))
-        raise PackError(f"{path} has the labels {found.tolist()}; allowed are {named}")
-    return masks.astype(np.uint8)

@@ -12,7 +12,6 @@ An image without a mask is unlabelled: it is train data, unless its subject has 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from raysweep.datasets import _rasters
 from raysweep.datasets._images import ImageFile, image_readings
 from raysweep.datasets._labels import infer_class_names, translate_labels
 from raysweep.datasets._splits import DrawnSplits, draw_splits, rule
+from raysweep.datasets._subjects import find_subject, subject_expression
 from raysweep.datasets._survey import About, Scan, Survey
 from raysweep.errors import PackError
 
@@ -51,17 +51,7 @@ class Options(DrawnSplits):
     spacing_mm: tuple[float, float] | None = None
     """Distance of rows and of columns in mm, the same for all images."""
 
-    @field_validator("subject")
-    @classmethod
-    def _one_group(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                groups = re.compile(pattern).groups
-            except re.error as error:
-                raise ValueError(f"it is not a regular expression: {error}") from None
-            if groups != 1:
-                raise ValueError(f"it has {groups} groups; exactly one must enclose the subject, as in '(p[0-9]+)_'")
-        return pattern
+    _one_group = field_validator("subject")(subject_expression)
 
     @field_validator("classes")
     @classmethod
@@ -170,13 +160,7 @@ def _subject(image: Path, split: str | None, options: Options) -> str:
     if options.subject is None:
         # Published splits number their files independently: train/1.png and test/1.png are two images.
         return image.stem if split is None else f"{split}/{image.stem}"
-    match = re.search(options.subject, image.stem)
-    if match is None or not match.group(1):
-        raise PackError(
-            f"the option subject, {options.subject!r}, finds no subject in the stem of {image}; "
-            "correct the expression or rename the file"
-        )
-    return match.group(1)
+    return find_subject(image.stem, options.subject, image)
 
 
 def _image(item: _Item, split: str, options: Options) -> ImageFile:

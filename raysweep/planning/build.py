@@ -14,7 +14,7 @@ from raysweep.identity import content_id, file_digest
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.study import PretrainStep, Study, WeightsStep
 
-IDENTITY_FORMAT = 1
+IDENTITY_FORMAT = 2
 """Part of every id: raise it when the meaning of a stage's configuration changes."""
 
 
