@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
@@ -27,7 +28,17 @@ from raysweep.errors import PackError
 
 Array = npt.NDArray[Any]
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError, TypeError)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    TypeError,
+    InvalidDicomError,
+)
 _INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -87,14 +98,13 @@ def read_frames(path: Path) -> Array:
 @contextmanager
 def _lenient() -> Iterator[None]:
     """Be silent about values that violate their type, which archives are full of."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")
         yield
 
 
 def _header_of(path: Path, dataset: Any) -> DicomHeader:
-    bits = int(dataset.BitsStored)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(dataset) else (0, (1 << bits) - 1)
+    low, high = _stored_range(dataset)
     grey = dataset.PhotometricInterpretation in _GREY
     dtype = _rescaled_dtype(dataset, low, high) if grey else _colour_dtype(dataset)
     return DicomHeader(
@@ -114,7 +124,8 @@ def _header_of(path: Path, dataset: Any) -> DicomHeader:
 
 def _frames_of(path: Path, dataset: Any) -> Array:
     header = _header_of(path, dataset)
-    stored = pixel_array(dataset)
+    # Bits above those in use are no pixel values where an overlay lies in them; elsewhere BitsStored is wrong.
+    stored = pixel_array(dataset, correct_unused_bits=_has_embedded_overlay(dataset))
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
     bucket = header.bucket
@@ -123,8 +134,17 @@ def _frames_of(path: Path, dataset: Any) -> Array:
     return _rescaled(dataset, frames, bucket.dtype)[:, None] if grey else _colours(frames, bucket.dtype)
 
 
+def _has_embedded_overlay(dataset: Any) -> bool:
+    return any(element.tag.group >> 8 == 0x60 and element.tag.elem == 0x0102 and element.value for element in dataset)
+
+
 def _is_signed(dataset: Any) -> bool:
     return int(dataset.get("PixelRepresentation") or 0) == 1
+
+
+def _stored_range(dataset: Any) -> tuple[int, int]:
+    bits = int(dataset.BitsStored)
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(dataset) else (0, (1 << bits) - 1)
 
 
 def _rescale(dataset: Any) -> list[tuple[float, float]]:
@@ -166,6 +186,11 @@ def _colour_dtype(dataset: Any) -> str:
 
 
 def _rescaled(dataset: Any, stored: Array, dtype: str) -> Array:
+    low, high = _stored_range(dataset)
+    if stored.min() < low or stored.max() > high:
+        raise ValueError(
+            f"it holds values from {stored.min()} to {stored.max()}; its {dataset.BitsStored} bits hold {low} to {high}"
+        )
     pairs = _rescale(dataset)
     if len(pairs) not in (1, len(stored)):
         raise ValueError(f"it has {len(pairs)} rescale pairs for {len(stored)} frames")
@@ -175,11 +200,6 @@ def _rescaled(dataset: Any, stored: Array, dtype: str) -> Array:
     slope, intercept = np.array(pairs).T[:, :, None, None]
     is_identity = bool((slope == 1).all() and (intercept == 0).all())
     values = stored if is_identity else stored * slope + intercept
-    limits = None if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
-    if limits is not None and (values.min() < limits.min or values.max() > limits.max):
-        raise ValueError(
-            f"it holds values from {values.min():g} to {values.max():g}, beyond its {dataset.BitsStored} bits"
-        )
     return np.ascontiguousarray(values.astype(dtype))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
@@ -29,7 +29,6 @@ def dataset_of(pixels: np.ndarray, *, bits: int | None = None, **tags: Any) -> p
     found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = tags.pop("SOPClassUID", CHEST_XRAY)
     found.SOPInstanceUID = found.file_meta.MediaStorageSOPInstanceUID = tags.pop("SOPInstanceUID", uid(1))
-    found.StudyInstanceUID, found.SeriesInstanceUID, found.PatientID = uid(2), uid(3), "patient"
     found.Rows, found.Columns = pixels.shape[:2] if is_colour else pixels.shape[-2:]
     found.SamplesPerPixel = 3 if is_colour else 1
     found.PhotometricInterpretation = "RGB" if is_colour else "MONOCHROME2"
@@ -42,17 +41,16 @@ def dataset_of(pixels: np.ndarray, *, bits: int | None = None, **tags: Any) -> p
     found.HighBit = found.BitsStored - 1
     found.PixelRepresentation = int(pixels.dtype.kind == "i")
     found.PixelData = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).tobytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # challenges replace identifiers by others that DICOM does not allow
-        for name, value in tags.items():
+    with disable_value_validation():  # challenges replace identifiers by others that DICOM does not allow
+        identity = {"StudyInstanceUID": uid(2), "SeriesInstanceUID": uid(3), "PatientID": "patient"}
+        for name, value in {**identity, **tags}.items():
             setattr(found, name, value)
     return found
 
 
 def save_dicom(path: Path, dataset: pydicom.Dataset) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with disable_value_validation():
         dataset.save_as(path, enforce_file_format=True)
     return path
 
