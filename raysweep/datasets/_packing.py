@@ -7,6 +7,7 @@ number of processes. A killed packing continues with the slices that are missing
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -246,6 +247,8 @@ def _stable(value: Any) -> str:
     if isinstance(value, Path):
         facts = value.stat()
         return f"{value}:{facts.st_size}:{facts.st_mtime_ns}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _stable([getattr(value, field.name) for field in dataclasses.fields(value)])
     if callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)

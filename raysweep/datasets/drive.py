@@ -82,7 +82,7 @@ def _images(folder: Path, part: str, options: Options) -> list[ImageFile]:
                 split="train" if part == "training" else "test",
                 volume=path.stem,
                 read_mask=_read_vessels if has_mask else None,
-                mask_arguments=(vessels, view, options.outside == "ignore"),
+                mask_arguments=(vessels, view, options.outside == "ignore") if has_mask else (),
             )
         )
     if not found:

@@ -170,9 +170,13 @@ def _image(item: _Item, split: str, options: Options) -> ImageFile:
         split=split,
         volume=item.stem if item.split is None else f"{item.split}/{item.stem}",
         read_mask=None if item.mask is None else _read_mask,
-        mask_arguments=(item.mask, options.classes, tuple((options.mask_values or {}).items()) or None),
+        mask_arguments=() if item.mask is None else (item.mask, options.classes, _pairs(options.mask_values)),
         spacing_mm=options.spacing_mm or (math.nan, math.nan),
     )
+
+
+def _pairs(mask_values: dict[int, int] | None) -> tuple[tuple[int, int], ...] | None:
+    return None if mask_values is None else tuple(mask_values.items())
 
 
 def _read_mask(

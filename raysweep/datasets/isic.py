@@ -115,10 +115,9 @@ def _segmented(path: Path, part: str, split: str) -> ImageFile:
     mask = folder / f"{path.stem}_segmentation.png"
     if not mask.is_file() and part == "Training":
         raise PackError(f"{mask} does not exist; {path} needs it")
-    is_there = mask.is_file()
-    return ImageFile(
-        path, path.stem, split, path.stem, read_mask=_read_lesion if is_there else None, mask_arguments=(mask,)
-    )
+    if not mask.is_file():
+        return ImageFile(path, path.stem, split, path.stem)
+    return ImageFile(path, path.stem, split, path.stem, read_mask=_read_lesion, mask_arguments=(mask,))
 
 
 def _diagnoses(table: Path) -> tuple[dict[str, tuple[float, ...]], tuple[str, ...]]:
