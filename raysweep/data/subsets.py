@@ -19,7 +19,7 @@ UNITS: tuple[Unit, ...] = ("slice", "volume", "subject")
 Drawing = Literal["nested", "anew", "kalapos2022"]
 """nested: a smaller subset lies inside a larger one of the same seed. anew: each count is drawn on its own.
 kalapos2022: as that study drew them, slice by slice with ``numpy.random.choice`` after ``numpy.random.seed(seed)``, not
-stratified, whatever the patient. (numpy takes the first of one permutation, so that subsets of one seed nest after all.)
+stratified, whatever the patient. numpy takes the first of one permutation, so that subsets of one seed nest after all.
 
 Source: Kalapos & Gyires-Toth, Self-Supervised Pretraining for 2D Medical Image Segmentation, 2022 (public code).
 """
