@@ -61,8 +61,8 @@ def run(quick: bool = False) -> Measurement:
     within = "below" if peak < MEMORY_BYTES / 2**20 else "ABOVE"
     return Measurement(
         rows,
-        f"All processes together took at most {peak:.0f} MiB, {within} the {MEMORY_BYTES >> 20} MiB that packing allows "
-        "itself, for packs of any size here. The number of processes did not change a digest.",
+        f"All processes together took at most {peak:.0f} MiB, {within} the {MEMORY_BYTES >> 20} MiB that packing "
+        "allows itself, for packs of any size here. The number of processes did not change a digest.",
         {
             "memory": f"proportional set size (pages shared by n processes count 1/n), every {_SAMPLE_S} s, of this "
             "process and all below it, with this benchmark's own interpreter",
