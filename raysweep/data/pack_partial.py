@@ -75,8 +75,7 @@ class PartialPack:
     def facts(self) -> Array:
         """Return the records of all slices; ``is_stored`` is 0 for those still to be read."""
         self._commit()
-        size = self._record.itemsize * self._num_slices
-        return np.frombuffer(_read_all(self._descriptor, size, _HEADER_BYTES), self._record)
+        return np.memmap(self._facts_path, self._record, "r", _HEADER_BYTES, self._num_slices)
 
     def add(self, row: int, facts: Array) -> None:
         """Note that the slices from ``row`` on are stored; they are on disk at the latest a few seconds later."""
@@ -153,17 +152,6 @@ def _copy(source: Any, target: Any, size: int) -> None:
             raise PackError(f"{source.name} is shorter than it was: remove it and pack again")
         target.write(piece)
         size -= len(piece)
-
-
-def _read_all(descriptor: int, size: int, offset: int) -> bytes:
-    pieces = []
-    while size:
-        piece = os.pread(descriptor, size, offset)
-        if not piece:
-            raise PackError("the notes of an unfinished pack are shorter than they were: pack again")
-        pieces.append(piece)
-        size, offset = size - len(piece), offset + len(piece)
-    return b"".join(pieces)
 
 
 def _synchronise(path: Path) -> None:

@@ -132,9 +132,7 @@ class PackWriter:
             "spacing_mm": np.array([one.spacing_mm for one in slices], np.float32),
             "intensity_low": facts["low"].min(axis=1),
             "intensity_high": facts["high"].max(axis=1),
-            "labels": np.array([one.labels for one in slices], np.float32).reshape(
-                len(slices), len(header.label_names)
-            ),
+            "labels": _labels(slices, len(header.label_names)),
             "channel_low": facts["low"],
             "channel_high": facts["high"],
             "content": facts["content"],
@@ -152,7 +150,7 @@ class PackWriter:
         header = self._header
         # A pack for evaluation only has no train slices; its own are the only ones there are.
         train = np.array([one.split == "train" for one in self._slices])
-        intensity = moments_of(facts[train] if train.any() else facts).statistics()
+        intensity = moments_of(facts, train if train.any() else ~train).statistics()
         seen = set(np.flatnonzero(labels_seen(facts)).tolist()) - {header.ignore_label}
         texts = {
             "format": FORMAT,
@@ -187,6 +185,13 @@ class PackWriter:
             examples,
             " ..." if len(across) > _LISTED_DUPLICATES else "",
         )
+
+
+def _labels(slices: Sequence[SliceHeader], num_labels: int) -> Array:
+    labels = np.empty((len(slices), num_labels), np.float32)
+    for row, one in enumerate(slices):
+        labels[row] = one.labels
+    return labels
 
 
 def _key(header: PackHeader, slices: Sequence[SliceHeader], key: str) -> str:

@@ -20,6 +20,10 @@ from raysweep.errors import PackError
 Array = npt.NDArray[Any]
 
 
+_MOMENTS = ("count", "mean", "squared_deviations", "min", "max")
+_STEP = 4096
+
+
 def facts_dtype(num_channels: int) -> np.dtype[Any]:
     """Return the record of what is learnt of one slice while it is stored."""
     return np.dtype(
@@ -67,11 +71,13 @@ def store_slices(
     return facts
 
 
-def moments_of(facts: Array) -> Moments:
-    """Return the moments of the pixels of slices, merged in their order."""
+def moments_of(facts: Array, chosen: npt.NDArray[np.bool_]) -> Moments:
+    """Return the moments of the pixels of the chosen slices, merged in their order."""
     merged = Moments()
-    for one in facts[["count", "mean", "squared_deviations", "min", "max"]].tolist():
-        merged = merged.merge(Moments(*one))
+    rows = np.flatnonzero(chosen)
+    for first in range(0, len(rows), _STEP):  # Python's numbers take many times the memory of the records
+        for one in facts[rows[first : first + _STEP]][list(_MOMENTS)].tolist():
+            merged = merged.merge(Moments(*one))
     return merged
 
 
@@ -108,7 +114,7 @@ def _seen(header: SliceHeader, mask: npt.NDArray[np.uint8], mask_encoding: str) 
 def _note(facts: Any, image: Array, one: SlicePixels) -> None:
     moments = Moments.of(image)
     facts["low"], facts["high"] = one.intensity_low, one.intensity_high
-    for name in ("count", "mean", "squared_deviations", "min", "max"):
+    for name in _MOMENTS:
         facts[name] = getattr(moments, name)
     facts["content"] = content_of(image)
     facts["is_stored"] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from raysweep.data.pack_format import Bucket
 from raysweep.data.pack_slices import SliceHeader, SlicePixels
 from raysweep.datasets import _rasters
-from raysweep.datasets._survey import Reading, Scan, intensity_range
+from raysweep.datasets._survey import FileName, Reading, Scan, intensity_range
 from raysweep.errors import PackError
 
 Mask = npt.NDArray[np.uint8]
@@ -22,7 +22,7 @@ ReadMask = Callable[..., Mask]
 """``read_mask(*arguments)`` returns the class indices of one image, (H, W); a module's own function."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """One 2D image: where it is, whose, in which split, and what is known of it."""
 
@@ -33,7 +33,7 @@ class ImageFile:
     labels: tuple[float, ...] = ()
     read_mask: ReadMask | None = None
     mask_arguments: tuple[Any, ...] = ()
-    spacing_mm: tuple[float, float] = field(default=(math.nan, math.nan))
+    spacing_mm: tuple[float, float] = (math.nan, math.nan)
     frame: int = -1
 
     @property
@@ -55,13 +55,14 @@ def image_readings(images: Sequence[ImageFile], scan: Scan, *, as_grey: bool = F
     """
     buckets: list[Bucket] = scan(_rasters.read_header, [(one.path, as_grey) for one in images])
     _check_channels(images, buckets)
+    shared = {bucket: bucket for bucket in buckets}
     return [
         Reading(
             _read,
-            (one.path, as_grey, one.read_mask, one.mask_arguments),
+            (FileName(one.path), as_grey, one.read_mask, tuple(map(_lean, one.mask_arguments))),
             (
                 SliceHeader(
-                    bucket=bucket,
+                    bucket=shared[bucket],
                     subject=one.subject,
                     volume=one.volume,
                     split=one.split,
@@ -101,9 +102,15 @@ def _check_channels(images: Sequence[ImageFile], buckets: Sequence[Bucket]) -> N
         raise PackError(f"{named}: all images of a pack must be grey, or all RGB. Convert one kind.")
 
 
+def _lean(value: Any) -> Any:
+    return FileName(value) if isinstance(value, Path) else value
+
+
 def _read(
-    path: Path, as_grey: bool, read_mask: ReadMask | None, mask_arguments: tuple[Any, ...]
+    name: FileName, as_grey: bool, read_mask: ReadMask | None, lean_arguments: tuple[Any, ...]
 ) -> Iterator[SlicePixels]:
+    path = Path(name)
+    mask_arguments = [Path(one) if isinstance(one, FileName) else one for one in lean_arguments]
     pixels = _rasters.read_pixels(path, as_grey)
     low, high = intensity_range(pixels)
     mask = None if read_mask is None else read_mask(*mask_arguments)

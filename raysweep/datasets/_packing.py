@@ -22,7 +22,7 @@ from raysweep.data.pack_slices import PackHeader
 from raysweep.data.pack_writer import PackWriter
 from raysweep.data.slice_facts import store_slices
 from raysweep.datasets._pool import choose_workers, ordered_map
-from raysweep.datasets._survey import Array, Reading, Scan, Survey
+from raysweep.datasets._survey import Array, FileName, Reading, Scan, Survey
 from raysweep.errors import PackError, did_you_mean
 from raysweep.settings import Settings
 
@@ -244,8 +244,8 @@ def _stable(value: Any) -> str:
     """Return a text that is the same in every process, of files with their sizes and times."""
     if isinstance(value, tuple | list):
         return f"({','.join(map(_stable, value))})"
-    if isinstance(value, Path):
-        facts = value.stat()
+    if isinstance(value, Path | FileName):
+        facts = Path(value).stat()
         return f"{value}:{facts.st_size}:{facts.st_mtime_ns}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _stable([getattr(value, field.name) for field in dataclasses.fields(value)])

@@ -20,11 +20,18 @@ Scan = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 INTENSITY_PERCENTILES = (0.5, 99.5)
 
 
+class FileName(str):
+    """A file's path as readings carry it: a quarter of a Path's memory, of which a large set has many."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One unit of reading: ``read(*arguments)`` yields the pixels of ``slices``, in their order.
 
-    ``read`` is a module's own function and ``arguments`` are small values, both go to other processes. A reading that
+    ``read`` is a module's own function and ``arguments`` are small values, both go to other processes; files among them
+    are Paths or FileNames, so that a packing that continues sees whether they have changed. A reading that
     yields slices one at a time needs memory for one, whatever their number.
     """
 

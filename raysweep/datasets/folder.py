@@ -61,7 +61,7 @@ class Options(DrawnSplits):
         return classes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
     """An image, its mask if it has one, and where they belong; ``split`` is None until it is drawn."""
 
