@@ -152,9 +152,11 @@ def plan(
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary, stages and cells as JSON.")] = False,
 ) -> None:
-    """Show the cells and stages of a study, what is done, and what sharing saves. Nothing is trained."""
+    """Show the cells and stages of a study, what is done, what it takes, and what sharing saves. Nothing is trained."""
+    from raysweep.planning.cost import estimate
     from raysweep.planning.summary import plan_json, render_plan
     from raysweep.results.complete import complete_ledger
+    from raysweep.results.rates import measured_rates
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
     from raysweep.terminal import show
@@ -162,10 +164,11 @@ def plan(
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
     ledger = complete_ledger(opened)
+    estimated = estimate(planned, ledger, measured_rates(opened, planned.study.resources))
     if as_json:
-        typer.echo(json.dumps(plan_json(planned, ledger), indent=2))
+        typer.echo(json.dumps(plan_json(planned, ledger, estimated), indent=2))
     else:
-        show(render_plan(planned, ledger))
+        show(render_plan(planned, ledger, estimated))
 
 
 @app.command(epilog="Example: raysweep run search_spaces/quickstart.yaml --store results --set grid.seed=[0,1,2]")
