@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.report import build_report, study_facts, terminal_summary, write_report
 from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
-from raysweep.results.rates import measured_rates
+from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
@@ -125,6 +125,7 @@ def run(
             rates=measured_rates(opened, loaded.resources),
             retry_failed=retry_failed,
             trackers=trackers,
+            scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
         )
         _check_starts(launch)
         publish_cells(planned, opened)
@@ -133,6 +134,8 @@ def run(
         finally:
             for tracker in trackers:
                 tracker.close()
+            if not_needed := launch.not_needed():
+                publish_cells(planned, opened, not_needed)
     return StudyRun(planned, outcome, opened)
 
 
@@ -165,14 +168,15 @@ def report(study: Study, *, store: Store | str | Path | None = None, out: str | 
     return ReportFiles(page, terminal_summary(tables, facts))
 
 
-def publish_cells(planned: Plan, store: Store) -> None:
-    """Publish which grid point is which stage."""
+def publish_cells(planned: Plan, store: Store, not_needed: Mapping[str, str] | None = None) -> None:
+    """Publish which grid point is which stage, and why the study did without some."""
     rows = [
         {
             **{key: value for key, value in cell.__dict__.items() if key != "lineage"},
             "study": planned.study.study,
             "cell": cell.name,
             "lineage": list(cell.lineage),
+            "not_needed": (not_needed or {}).get(cell.stage),
         }
         for cell in planned.cells
     ]

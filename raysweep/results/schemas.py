@@ -67,16 +67,17 @@ CELLS = Table(
         Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+        Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run"),
     ),
 )
 
 STAGES = Table(
     "stages",
-    "One row per stage that has finished or failed: what it was, how it ended, what it cost.",
+    "One row per stage that has ended: what it was, how it ended, what it cost.",
     (
         Column("stage", _string, "id of the stage: a hash of everything that determines its result"),
         Column("kind", _dictionary, "pretrain or finetune"),
-        Column("status", _dictionary, "done or failed"),
+        Column("status", _dictionary, "done, failed, or stopped by the study's scheduler"),
         Column("method", _dictionary, "pretraining method, or null for a finetune stage"),
         Column("task", _dictionary, "kind of task (segmentation), or null for a pretrain stage"),
         Column("pack", _string, "digest of the pack it trained on"),
@@ -163,7 +164,9 @@ VIEWS = {
         "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
         """
         SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
-               c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score,
+               c.task, c.backbone, c.tuning,
+               coalesce(s.status::VARCHAR, if(c.not_needed IS NULL, 'pending', 'not needed')) AS status,
+               s.metric, s.val_score,
                s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
         """,
