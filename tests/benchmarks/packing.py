@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from raysweep.datasets._pool import MEMORY_BYTES
 from tests.benchmarks.measurement import Measurement
 from tests.lookalikes import write_lookalike
 
-DESCRIPTION = "100,000 image files and large volumes into packs: files per second and peak memory of all processes."
+DESCRIPTION = "100,000 image files and whole cines into packs: CPU time and peak memory of all processes."
 
 _SAMPLE_S = 0.05
 
@@ -51,8 +51,9 @@ def run(quick: bool = False) -> Measurement:
                         "processes": workers,
                         "slices": len(pack),
                         "pack MiB": pack.path.stat().st_size / 2**20,
-                        "seconds": watch.seconds,
-                        "slices/s": len(pack) / watch.seconds,
+                        "CPU s, all processes": sum(watch.cpu_s.values()),
+                        "CPU s, this one": watch.cpu_s.get(os.getpid(), 0.0),
+                        "wall s": watch.seconds,
                         "peak MiB, all processes": watch.peak_bytes / 2**20,
                     }
                 )
@@ -68,7 +69,7 @@ def run(quick: bool = False) -> Measurement:
             "process and all below it, with this benchmark's own interpreter",
             "files": "64 x 64 grey PNG with a mask each, in two folders" if not quick else "few",
             "cines": f"(256, 264) x 10 slices x {frames} frames of 16 bits, gzipped NIfTI, a file a patient",
-            "clock": "wall time, files in the page cache",
+            "clock": "CPU time is that of the processes alone; wall time that of a machine which others used too",
         },
     )
 
@@ -77,16 +78,22 @@ def run(quick: bool = False) -> Measurement:
 class _Watch:
     seconds: float = 0.0
     peak_bytes: int = 0
+    cpu_s: dict[int, float] = field(default_factory=dict)
 
 
 @contextmanager
 def _watched() -> Iterator[_Watch]:
     """Measure the time of a block, and the peak memory of this process and all its descendants."""
     watch, ended = _Watch(), threading.Event()
+    before = {process: _cpu_s(process) for process in _family(os.getpid())}
 
     def sample() -> None:
         while not ended.wait(_SAMPLE_S):
-            watch.peak_bytes = max(watch.peak_bytes, sum(map(_proportional_bytes, _family(os.getpid()))))
+            family = _family(os.getpid())
+            watch.peak_bytes = max(watch.peak_bytes, sum(map(_proportional_bytes, family)))
+            for process in family:
+                taken = _cpu_s(process) - before.get(process, 0.0)
+                watch.cpu_s[process] = max(watch.cpu_s.get(process, 0.0), taken)
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -111,6 +118,15 @@ def _family(root: int) -> list[int]:
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
     return found
+
+
+def _cpu_s(process: int) -> float:
+    """Return the CPU time that a process has taken, 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _proportional_bytes(process: int) -> int:
