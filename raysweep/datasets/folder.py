@@ -12,6 +12,7 @@ An image without a mask is unlabelled: it is train data, unless its subject has 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,8 +149,11 @@ def _match(images: Path, masks: Path, split: str | None, options: Options) -> li
 
 def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix.lower() in _rasters.SUFFIXES:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file())
+    for name in names:
+        path = folder / name
+        if path.suffix.lower() in _rasters.SUFFIXES:
             if path.stem in found:
                 raise PackError(f"{path} and {found[path.stem].name} have the same stem: remove or rename one")
             found[path.stem] = path
