@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from raysweep.datasets import _packing
 from raysweep.datasets._percentiles import streamed_range
 from raysweep.datasets._pool import MEMORY_BYTES, choose_workers
 from raysweep.datasets._rasters import read_header, read_pixels
@@ -110,6 +111,17 @@ def test_transparent_image_is_not_taken_for_grey(tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     with pytest.raises(PackError, match="is transparent in places"):
         read_pixels(tmp_path / "a.png", as_grey=True)
+
+
+def test_many_headers_are_read_by_processes_in_their_order(tmp_path, monkeypatch):
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.zeros((3 + number, 4), np.uint8)).save(paths[-1])
+    monkeypatch.setattr(_packing, "_MIN_SCAN", 1)
+    monkeypatch.setattr(_packing, "_SCAN_STEP", 2)
+    found = _packing.scanner(2)(read_header, [(path,) for path in paths])
+    assert [bucket.height for bucket in found] == [3, 4, 5, 6, 7]
 
 
 def test_fewer_processes_read_large_files():
