@@ -50,6 +50,8 @@ def pack_commands() -> list[list[str]]:
 @pytest.mark.parametrize("words", pack_commands(), ids=lambda words: words[1])
 def test_pack_commands_pack(words, tmp_path):
     dataset = words[1]
+    if dataset == "synthetic-dead-leaves":
+        words = [*words, "-o", "images=3"]
     if dataset == "synthetic-cardiac":
         words = [*words, "-o", "slices=1", "-o", "frames=2", "-o", "size_px=[40, 44]", "-o", "patients=3"]
     for position, word in enumerate(words):
