@@ -103,6 +103,20 @@ def read_labels(path: Path) -> Array:
     return labels
 
 
+def read_binary(path: Path) -> npt.NDArray[np.bool_]:
+    """Return where a mask of black and white, in whatever mode it is stored, is white, (H, W).
+
+    Raises:
+        PackError: if it cannot be read, or holds other levels than black and one more.
+    """
+    grey = read_pixels(path, as_grey=True)[0]
+    levels = np.unique(grey)
+    if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
+        raise PackError(f"{path} holds the levels {levels[:8].tolist()}; a mask of one structure holds 0 and one more")
+    inside: npt.NDArray[np.bool_] = grey > 0
+    return inside
+
+
 def _is_tiff(path: Path) -> bool:
     return path.suffix.lower() in (".tif", ".tiff")
 

@@ -6,10 +6,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from raysweep.data.pack_format import Bucket
 from raysweep.data.pack_slices import SliceHeader, SlicePixels
@@ -19,7 +20,7 @@ from raysweep.datasets._survey import Reading
 from raysweep.errors import PackError
 
 Array = npt.NDArray[Any]
-Window = tuple[float, float]
+Window = tuple[float, Annotated[float, Field(gt=0)]]
 """Centre and width, in the image's units."""
 Labels = Callable[[DicomHeader], tuple[float, ...]]
 

@@ -91,8 +91,8 @@ def _images(folder: Path, part: str, options: Options) -> list[ImageFile]:
 
 
 def _read_vessels(vessels: Path, view: Path, ignore_outside: bool) -> npt.NDArray[np.uint8]:
-    classes = (_rasters.read_labels(vessels) > 0).astype(np.uint8)
-    inside = _rasters.read_labels(view) > 0
+    classes = _rasters.read_binary(vessels).astype(np.uint8)
+    inside = _rasters.read_binary(view)
     if classes.shape != inside.shape:
         raise PackError(f"{vessels} has {classes.shape} pixels, {view} {inside.shape}; they belong to one image")
     return np.where(inside, classes, IGNORE_LABEL if ignore_outside else 0).astype(np.uint8)

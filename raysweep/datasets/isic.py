@@ -160,4 +160,4 @@ def _with_splits(images: list[ImageFile], options: Options) -> tuple[list[ImageF
 
 
 def _read_lesion(path: Path) -> npt.NDArray[np.uint8]:
-    return (_rasters.read_labels(path) > 0).astype(np.uint8)
+    return _rasters.read_binary(path).astype(np.uint8)

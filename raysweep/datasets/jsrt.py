@@ -143,7 +143,7 @@ def _merge(masks: tuple[tuple[Path, ...], ...], packed: int, keep_overlap: bool)
     merged = np.zeros((packed, packed), np.uint8)
     for code, parts in enumerate(masks):
         for part in parts:
-            inside = _rasters.read_labels(part) > 0
+            inside = _rasters.read_binary(part)
             if inside.shape[0] != inside.shape[1] or packed % len(inside):
                 raise PackError(f"{part} has {inside.shape} pixels, which its image is no multiple of")
             inside = inside.repeat(packed // len(inside), 0).repeat(packed // len(inside), 1)

@@ -87,7 +87,7 @@ def survey(source: Path, options: Options, scan: Scan) -> Survey:
 
 
 def _read_lungs(left: Path, right: Path, separate: bool) -> npt.NDArray[np.uint8]:
-    first, second = _rasters.read_labels(left) > 0, _rasters.read_labels(right) > 0
+    first, second = _rasters.read_binary(left), _rasters.read_binary(right)
     if first.shape != second.shape:
         raise PackError(f"{left} has {first.shape} pixels, {right} {second.shape}; they belong to one image")
     if separate and (first & second).any():

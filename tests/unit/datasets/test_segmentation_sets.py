@@ -40,6 +40,13 @@ class TestDrive:
         assert {s for s, p in split_of_subjects(pack).items() if p == "test"} == {f"{n:02d}" for n in range(1, 6)}
         assert list(split_of_subjects(pack).values()).count("val") == 1
 
+    def test_mask_of_several_levels_is_refused(self, tmp_path):
+        write_lookalike("drive", tmp_path / "files")
+        path = next((tmp_path / "files").rglob("training/1st_manual/06_manual1.gif"))
+        Image.fromarray(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)).save(path)
+        with pytest.raises(PackError, match=r"06_manual1.gif holds the levels \[0, 1, 2"):
+            pack_files("drive", tmp_path)
+
     def test_test_images_without_vessels_are_unlabelled(self, tmp_path):
         write_lookalike("drive", tmp_path / "files")
         for path in (tmp_path / "files").rglob("test/1st_manual/*.gif"):
