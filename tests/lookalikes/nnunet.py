@@ -20,6 +20,7 @@ def write_lookalike(
     labels: dict[str, Any] | None = None,
     ending: str = ".nii.gz",
     test_set: bool = True,
+    flips: tuple[int, int, int] = (-1, -1, 1),
 ) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     labels = labels or {"background": 0, "edema": 1, "core": 2}
@@ -37,13 +38,13 @@ def write_lookalike(
         for channel, (highest, dtype) in enumerate(((200, np.uint8), (4000, np.int16))):
             image = picture(rng, masks, highest, np.uint8 if ending == ".png" else dtype)
             path = folder / f"images{part}" / f"case_{number:03d}_{channel:04d}{ending}"
-            _save(path, image, ending)
-        _save(folder / f"labels{part}" / f"case_{number:03d}{ending}", truth, ending)
+            _save(path, image, ending, flips)
+        _save(folder / f"labels{part}" / f"case_{number:03d}{ending}", truth, ending, flips)
     return {}
 
 
-def _save(path: Path, image: np.ndarray, ending: str) -> None:
+def _save(path: Path, image: np.ndarray, ending: str, flips: tuple[int, int, int]) -> None:
     if ending == ".png":
         save_image(path, image.astype(np.uint8))
     else:
-        save_nifti(path, np.stack([image.T, image.T[::-1], image.T], axis=-1), (0.9, 1.1, 3.0), (-1, -1))
+        save_nifti(path, np.stack([image.T, image.T[::-1], image.T], axis=-1), (0.9, 1.1, 3.0), flips)

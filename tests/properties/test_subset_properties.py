@@ -127,6 +127,12 @@ def test_rare_labels_are_as_frequent_in_a_subset_as_in_the_whole(labelled, seed)
     assert len(counts) > 1
 
 
+def test_first_unit_is_of_a_rare_label_as_often_as_any_unit(labelled):
+    firsts = [annotation_subset(labelled, 1, unit="subject", seed=seed)[0] for seed in range(100)]
+    share = np.mean([labelled.index.labels[row, 1] == 1 for row in firsts])
+    assert 0.02 < share < 0.22  # 0.1, give or take four standard errors
+
+
 def test_seeds_draw_different_subsets(labelled):
     drawn = {tuple(annotation_subset(labelled, 8, seed=seed).tolist()) for seed in range(10)}
     assert len(drawn) == 10

@@ -201,10 +201,11 @@ class TestNnunet:
         assert (pack.ignore_label, pack.class_names) == (255, ("background", "edema"))
         assert set(np.unique(pack.mask(0)).tolist()) == {0, 1, 255}
 
+    @pytest.mark.parametrize("flips", [(-1, -1, 1), (1, -1, -1)])
     @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-    def test_planes_follow_the_orientation_of_the_file(self, tmp_path, plane):
+    def test_planes_follow_the_orientation_of_the_file(self, tmp_path, plane, flips):
         """Reference: the voxels at world coordinates, found through the affine alone."""
-        pack = pack_lookalike("nnunet", tmp_path, options={"plane": plane}, size=12)
+        pack = pack_lookalike("nnunet", tmp_path, options={"plane": plane}, size=12, subjects=3, flips=flips)
         name = str(pack.index.volume[0])
         path = next((tmp_path / "files").rglob(f"{name}_0000.nii.gz"))
         volume, affine = nifti(path), nibabel.load(path).affine
