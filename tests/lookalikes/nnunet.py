@@ -47,4 +47,4 @@ def _save(path: Path, image: np.ndarray, ending: str, flips: tuple[int, int, int
     if ending == ".png":
         save_image(path, image.astype(np.uint8))
     else:
-        save_nifti(path, np.stack([image.T, image.T[::-1], image.T], axis=-1), (0.9, 1.1, 3.0), flips)
+        save_nifti(path, np.stack([image.T, image.T[::-1], image.T[:, ::-1]], axis=-1), (0.9, 1.1, 3.0), flips)
