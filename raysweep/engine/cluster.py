@@ -48,3 +48,8 @@ class Cluster:
         if wanted != self._asked:
             request_resources(bundles=wanted)
             self._asked = wanted
+
+    def close(self) -> None:
+        """Ask for nothing any more, so that an autoscaler may take nodes away."""
+        if self._asked:
+            self.ask_for([])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from raysweep.engine import cluster as module
@@ -8,14 +10,7 @@ from raysweep.engine.cluster import Cluster
 
 @pytest.fixture
 def world(monkeypatch):
-    class World:
-        nodes: list[dict] = []
-        asked: list[list[dict]] = []
-        now = 0.0
-
-    world = World()
-    world.nodes = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}]
-    world.asked = []
+    world = SimpleNamespace(nodes=[{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}], asked=[], now=0.0)
     monkeypatch.setattr(module.ray, "nodes", lambda: world.nodes)
     monkeypatch.setattr(module, "request_resources", lambda bundles: world.asked.append(bundles))
     monkeypatch.setattr(module.time, "monotonic", lambda: world.now)
@@ -49,6 +44,8 @@ def test_a_missing_node_may_come_for_some_minutes_on_a_cluster_only(world):
 
 def test_an_autoscaler_is_told_only_what_is_new(world):
     cluster = Cluster(may_grow=True)
-    for wanted in ([{"CPU": 1.0}], [{"CPU": 1.0}], [{"CPU": 1.0}] * 2, []):
+    for wanted in ([{"CPU": 1.0}], [{"CPU": 1.0}], [{"CPU": 1.0}] * 2):
         cluster.ask_for(wanted)
+    for _ in range(2):
+        cluster.close()
     assert world.asked == [[{"CPU": 1.0}], [{"CPU": 1.0}] * 2, []]
