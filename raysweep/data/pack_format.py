@@ -102,7 +102,7 @@ DEFAULTS_BEFORE_2: dict[str, Any] = {
 _CHUNK_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """The shape and pixel type that slices stored together share."""
 

@@ -15,6 +15,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,9 @@ def survey(source: Path, options: Options, scan: Scan) -> Survey:
             labelled, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=options.seed
         )
     )
-    images = [_image(item, item.split or drawn.get(item.subject, "train"), options) for item in items]
+    spacing_mm = options.spacing_mm or (math.nan, math.nan)
+    meaning = (options.classes, None if options.mask_values is None else tuple(options.mask_values.items()))
+    images = [_image(item, item.split or drawn.get(item.subject, "train"), spacing_mm, meaning) for item in items]
 
     def name_classes(labels: tuple[int, ...]) -> tuple[str, ...]:
         return options.classes or infer_class_names(source, labels)
@@ -167,20 +170,16 @@ def _subject(image: Path, split: str | None, options: Options) -> str:
     return find_subject(image.stem, options.subject, image)
 
 
-def _image(item: _Item, split: str, options: Options) -> ImageFile:
+def _image(item: _Item, split: str, spacing_mm: tuple[float, float], meaning: tuple[Any, Any]) -> ImageFile:
     return ImageFile(
         path=item.image,
         subject=item.subject,
         split=split,
         volume=item.stem if item.split is None else f"{item.split}/{item.stem}",
         read_mask=None if item.mask is None else _read_mask,
-        mask_arguments=() if item.mask is None else (item.mask, options.classes, _pairs(options.mask_values)),
-        spacing_mm=options.spacing_mm or (math.nan, math.nan),
+        mask_arguments=() if item.mask is None else (item.mask, *meaning),
+        spacing_mm=spacing_mm,
     )
-
-
-def _pairs(mask_values: dict[int, int] | None) -> tuple[tuple[int, int], ...] | None:
-    return None if mask_values is None else tuple(mask_values.items())
 
 
 def _read_mask(
