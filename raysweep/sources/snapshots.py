@@ -18,7 +18,9 @@ from raysweep._version import __version__
 from raysweep.errors import StoreError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
-from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_metadata, read_state_dict, read_stored_weights
+from raysweep.sources.fit import load_weights
+from raysweep.sources.formats import read_tensors
+from raysweep.sources.weights import IMAGENET_GREY, read_metadata, read_stored_weights
 from raysweep.store import Store
 
 _METADATA = "raysweep"
@@ -103,7 +105,7 @@ def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, st
     if "weights" not in start:
         return Start(encoder, RANDOM_NORMALISATION)
     if file := inputs.get("weights"):
-        state, normalisation = read_state_dict(file), IMAGENET_GREY
+        state, normalisation = read_tensors(file), IMAGENET_GREY
     else:
         state, normalisation = read_stored_weights(store, start["weights"])
     load_weights(encoder, state, name=file or start["weights"])

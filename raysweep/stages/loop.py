@@ -19,7 +19,7 @@ from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
-from raysweep.sources.weights import UNREADABLE
+from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate
 from raysweep.stages.progress import Progress
