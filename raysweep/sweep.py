@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 from rich.console import RenderableType
 
-from raysweep import registry
+from raysweep import registry, zoo
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
 from raysweep.engine.executor import Executor, Outcome
@@ -26,8 +26,9 @@ from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
+from raysweep.sources.stored import read_record
 from raysweep.store import Store
-from raysweep.study import Study, load_study
+from raysweep.study import Study, WeightsStep, load_study
 
 DEFAULT_STORE = "raysweep-store"
 ExecutorName = Literal["tune", "inline"]
@@ -82,7 +83,7 @@ def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, 
     """
     opened = _as_store(store).prepare()
     loaded = _as_study(study, set)
-    return build_plan(loaded, _facts(loaded, opened))
+    return build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
 
 
 def run(
@@ -111,7 +112,7 @@ def run(
     loaded = _as_study(study, set)
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
-        planned = build_plan(loaded, _facts(loaded, opened))
+        planned = build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
         ledger = complete_ledger(opened)
         queue = StageQueue(planned, ledger, attempts=loaded.resources.attempts, retry_failed=retry_failed)
         _check_starts(planned, queue, opened)
@@ -182,19 +183,30 @@ def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     return {name: pack_facts(pack) for name, pack in packs.items()}
 
 
+def _weights_steps(study: Study) -> list[WeightsStep]:
+    """Return the initial weights of the sources on the grid."""
+    steps = (study.sources[source][0] for source in study.grid.source)
+    return [step.weights for step in steps if step.weights is not None]
+
+
 def _fetch_weights(study: Study, store: Store) -> None:
-    """Fetch timm's weights into the store before anything runs, so that no stage downloads."""
-    names = {
-        step.weights.timm
-        for source in study.grid.source
-        for step in study.sources[source]
-        if step.weights is not None and step.weights.timm is not None
-    }
+    """Have named weights in the store before anything runs, so that no stage downloads."""
+    names = {name for step in _weights_steps(study) if (name := step.timm or step.zoo) is not None}
     if names:
-        from raysweep.sources.weights import store_timm_weights
+        from raysweep.sources.library import ensure_weights
 
         for name in sorted(names):
-            store_timm_weights(store, name)
+            ensure_weights(store, name)
+
+
+def _weights_digests(study: Study, store: Store) -> dict[str, str]:
+    """Return the digests of published weights that the study names: what the zoo knows, or the store has recorded."""
+    found = {}
+    for name in {step.zoo for step in _weights_steps(study) if step.zoo is not None}:
+        record, known = read_record(store, name), zoo.find(name).sha256
+        if record is not None or known is not None:
+            found[name] = record.digest if record is not None else f"sha256:{known}"
+    return found
 
 
 def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:

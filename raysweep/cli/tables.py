@@ -60,8 +60,9 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_defa
     elif what is Listed.sources:
         rows = {
             "random": "random weights",
+            "{weights: NAME}": "published weights that `raysweep weights list` names, fetched once into the store",
             "{weights: NAME.TAG}": "weights of timm by name and tag, fetched once into the store",
-            "{weights: FILE}": "a state dict (.pt, .pth, .th) or .safetensors file",
+            "{weights: FILE}": "a checkpoint: PyTorch, safetensors, TensorFlow, a pickle of arrays",
             "{pretrain: {pack: NAME, ...}}": "a pretraining stage; steps of a source are a list, first to last",
         }
     else:

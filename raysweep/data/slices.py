@@ -31,8 +31,13 @@ def mask_of(pack: Pack, row: int) -> Tensor:
 
 def normalised(slices: Tensor, normalisation: Normalisation) -> Tensor:
     """Return scaled slices as the encoder expects them, in channels_last memory order."""
-    values = (slices - normalisation.mean) / normalisation.std
+    values = (slices - _by_channel(normalisation.mean, slices)) / _by_channel(normalisation.std, slices)
     return values.contiguous(memory_format=torch.channels_last)
+
+
+def _by_channel(value: float | tuple[float, ...], slices: Tensor) -> float | Tensor:
+    """Return a statistic as it broadcasts over (B, C, H, W)."""
+    return value if isinstance(value, float) else torch.tensor(value, device=slices.device).view(1, -1, 1, 1)
 
 
 def same_shape_batches(pack: Pack, rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from raysweep import registry
+from raysweep import registry, zoo
 from raysweep.errors import StudyError
 from raysweep.identity import content_id, file_digest
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
@@ -32,17 +32,18 @@ class _Point:
     tuning: Literal["full", "frozen"]
 
 
-def build_plan(study: Study, packs: Mapping[str, PackFacts]) -> Plan:
+def build_plan(study: Study, packs: Mapping[str, PackFacts], weights: Mapping[str, str] | None = None) -> Plan:
     """Plan a study: every stage once, however many cells need it.
 
     Args:
         study: the validated study.
         packs: facts of every pack the grid uses, by the study's names.
+        weights: digests of published weights by their name in the zoo, as far as the store has them.
 
     Raises:
         StudyError: if the grid asks for what the packs do not hold.
     """
-    builder = _Builder(study, packs)
+    builder = _Builder(study, packs, weights or {})
     cells = tuple(builder.cell(point) for point in _points(study))
     return Plan(study, cells, builder.finished_stages(), builder.naive_epochs)
 
@@ -66,9 +67,10 @@ def _points(study: Study) -> Iterator[_Point]:
 class _Builder:
     """Collects stages by id while cells are walked."""
 
-    def __init__(self, study: Study, packs: Mapping[str, PackFacts]) -> None:
+    def __init__(self, study: Study, packs: Mapping[str, PackFacts], weights: Mapping[str, str]) -> None:
         self.study = study
         self.packs = packs
+        self.weights = weights
         self.stages: dict[str, Stage] = {}
         self.snapshots: dict[str, set[int]] = {}
         self.naive_epochs: dict[Kind, int] = {"pretrain": 0, "finetune": 0}
@@ -192,14 +194,21 @@ class _Builder:
         if weights is None:
             return {"random": True}
         facts: dict[str, Any] = {}
+        if weights.prefix is not None:
+            facts["prefix"] = weights.prefix
         if weights.normalisation is not None:
             facts["normalisation"] = weights.normalisation.model_dump(mode="json")
+        if weights.zoo is not None:
+            return {**zoo.start_of(zoo.find(weights.zoo), self.weights.get(weights.zoo)), **facts}
         return {"weights": weights.timm or self._digest(str(weights.file)), **facts}
 
     def _weights_of(self, source: str) -> dict[str, str]:
         weights = self.study.sources[source][0].weights
-        # Absolute: workers have other working directories.
-        return {} if weights is None or weights.file is None else {"weights": str(Path(weights.file).absolute())}
+        if weights is not None and weights.file is not None:
+            return {"weights": str(Path(weights.file).absolute())}  # workers have other working directories
+        if weights is not None and weights.zoo is not None and zoo.find(weights.zoo).timm is None:
+            return {"zoo": weights.zoo}
+        return {}
 
     def _method_config(self, name: str) -> dict[str, Any]:
         recipe = registry.load("methods", name).METHOD.recipe

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import timm
@@ -21,7 +20,6 @@ from raysweep.sources.prefixes import HEADS, find_prefix, flat
 
 _NUM_SHOWN = 3
 _COUNTER = "num_batches_tracked"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,37 +78,53 @@ def load_weights(encoder: Encoder, state: Mapping[str, Tensor], *, name: str, pr
             encoder is then unchanged.
     """
     try:
-        taken, report = fit(encoder, state, name=name, prefix=prefix)
+        taken, report = fit_state(encoder.model.state_dict(), encoder.backbone, state, name=name, prefix=prefix)
     except WeightsError as error:
         raise WeightsError(f"weights {name}: {error}") from error
     if not report.is_complete:
-        raise WeightsError(_refusal(report, encoder, state))
+        raise WeightsError(refusal(report, encoder.backbone, state))
     encoder.model.load_state_dict(taken, strict=True)
-    _log.info("%s", report)
     return report
 
 
-def fit(
-    encoder: Encoder, state: Mapping[str, Tensor], *, name: str, prefix: str | None = None
+def fit_state(
+    target: Mapping[str, Tensor],
+    backbone: Backbone,
+    state: Mapping[str, Tensor],
+    *,
+    name: str,
+    prefix: str | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Return what an encoder would take from weights, and the account; the encoder is not changed.
+    """Return what an encoder would take from weights, and the account of every key.
+
+    Args:
+        target: the encoder's own tensors by key; their values do not matter.
+        backbone: what the encoder was built from.
+        state: tensors by their path in the file.
+        name: how messages call the weights.
+        prefix: what stands before the encoder's keys; None to find it.
 
     Raises:
         WeightsError: if it cannot be told which of several networks in the file is meant.
     """
-    target = encoder.model.state_dict()
     named = as_pytorch(state)
-    plain = [_plain(key, target) for key in target]
-    found_prefix = find_prefix(named, plain, prefix)
+    found_prefix = find_prefix(named, [_plain(key, target) for key in target], prefix)
     inner = {key.removeprefix(found_prefix): value for key, value in named.items() if key.startswith(found_prefix)}
     outside = tuple(key for key in named if not key.startswith(found_prefix))
-    taken, report = _matched(target, inner, name, encoder.backbone)
-    if not report.is_complete and (filtered := _filtered(encoder.backbone, inner)) is not None:
-        again, second = _matched(target, filtered, name, encoder.backbone)
+    taken, report = _matched(target, inner, name, backbone)
+    if not report.is_complete and (filtered := _filtered(backbone, inner)) is not None:
+        again, second = _matched(target, filtered, name, backbone)
         if second.is_complete:
-            changed = [key for key, value in filtered.items() if key in inner and inner[key].shape != value.shape]
-            taken, report = again, LoadReport(**{**second.__dict__, "reshaped": tuple(changed)})
-    return taken, LoadReport(**{**report.__dict__, "prefix": found_prefix, "dropped": (*report.dropped, *outside)})
+            changed = tuple(key for key, value in filtered.items() if key in inner and inner[key].shape != value.shape)
+            taken, report = again, replace(second, reshaped=changed)
+    return taken, replace(report, prefix=found_prefix, dropped=(*report.dropped, *outside))
+
+
+def encoder_part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the encoder's tensors of a checkpoint with PyTorch's names: below a prefix, without heads."""
+    named = as_pytorch(state)
+    inner = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
+    return {key: value.contiguous() for key, value in inner.items() if not HEADS.match(key)}
 
 
 def _matched(
@@ -213,10 +227,12 @@ def _whole_model(backbone: Backbone) -> nn.Module:
     return model
 
 
-def _refusal(report: LoadReport, encoder: Encoder, state: Mapping[str, Tensor]) -> str:
+def refusal(report: LoadReport, backbone: Backbone, state: Mapping[str, Tensor]) -> str:
+    """Return why weights do not fit: how many keys matched, which did not, and what the weights look like."""
     total = report.matched + len(report.missing) + len(report.misfits)
-    name = encoder.backbone.encoder
-    lines = [f"weights {report.name} do not fit encoder {name!r}: {report.matched} of its {total} keys matched"]
+    lines = [
+        f"weights {report.name} do not fit encoder {backbone.encoder!r}: {report.matched} of its {total} keys matched"
+    ]
     for what, keys in (
         ("missing", report.missing),
         ("of another shape", report.misfits),
@@ -224,7 +240,7 @@ def _refusal(report: LoadReport, encoder: Encoder, state: Mapping[str, Tensor]) 
     ):
         if keys:
             lines.append(f"  {what}: {_shown(keys)}")
-    lines.append(f"  {explanation(as_pytorch(state), encoder.backbone)}")
+    lines.append(f"  {explanation(as_pytorch(state), backbone)}")
     lines.append("  Use weights of this architecture, or name the architecture they belong to under backbones.")
     return "\n".join(lines)
 

@@ -79,7 +79,7 @@ def _from_haiku(state: Mapping[str, Tensor]) -> State:
 
 def _without_kind(root: str) -> str:
     """Join parameters and statistics of one network: ``online_params`` and ``online_state`` become ``online``."""
-    return re.sub(r"(\w+?)_(?:params|state)\.$", r"\1.", root)
+    return re.sub(r"(\w+?)_(?:params|state)\.(?:_\w+\.)*$", r"\1.", root)
 
 
 def _haiku_name(match: re.Match[str]) -> str:

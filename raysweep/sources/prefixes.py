@@ -50,22 +50,18 @@ def find_prefix(state: Mapping[str, Tensor], wanted: Iterable[str], asked: str |
     Raises:
         WeightsError: if several encoders fit equally and the preference decides for none, or the asked one is absent.
     """
-    overlaps = _overlaps(state, {flat(key) for key in wanted})
+    names = {flat(key) for key in wanted}
+    overlaps = _overlaps(state, names)
     if asked is not None:
-        prefix = f"{asked.rstrip('.')}." if asked else ""
-        if not any(key.startswith(prefix) for key in state):
-            known = [name.rstrip(".") for name, _ in overlaps.most_common(8)]
-            raise WeightsError(
-                f"no key stands under the prefix {asked!r}.{did_you_mean(asked, known)} "
-                f"Prefixes under which keys of the encoder stand: {', '.join(known) or 'none'}."
-            )
-        return prefix
+        return _asked(asked.rstrip("."), overlaps)
     if not overlaps:
         return ""
     best = max(overlaps.values())
     candidates = sorted(prefix for prefix, count in overlaps.items() if count == best)
     if len(candidates) == 1:
         return candidates[0]
+    if best < len(names) / 2:
+        return ""  # the encoder is nowhere in the file, and what repeats is a block or a layer
     ranked = sorted((rank, prefix) for prefix in candidates if (rank := _rank(prefix)) is not None)
     if not ranked or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
         raise WeightsError(
@@ -73,6 +69,18 @@ def find_prefix(state: Mapping[str, Tensor], wanted: Iterable[str], asked: str |
             "Name the one you mean: `weights: {file: ..., prefix: ...}`."
         )
     return ranked[0][1]
+
+
+def _asked(asked: str, overlaps: Counter[str]) -> str:
+    """Return the prefix that is, or ends in, the one asked for, wherever in the file it stands."""
+    found = [prefix for prefix, _ in overlaps.most_common() if f".{prefix}".endswith(f".{asked}.")]
+    if not found:
+        known = [name.rstrip(".") for name, _ in overlaps.most_common(8)]
+        raise WeightsError(
+            f"no key of the encoder stands under the prefix {asked!r}.{did_you_mean(asked, known)} "
+            f"Prefixes under which some do: {', '.join(name or 'none at all' for name in known) or 'none'}."
+        )
+    return found[0]
 
 
 def _overlaps(state: Mapping[str, Tensor], wanted: set[str]) -> Counter[str]:

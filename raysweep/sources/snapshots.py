@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,12 @@ from raysweep._version import __version__
 from raysweep.errors import StoreError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
-from raysweep.sources.fit import load_weights
+from raysweep.sources.fit import LoadReport, load_weights
 from raysweep.sources.formats import read_tensors
-from raysweep.sources.weights import IMAGENET_GREY, read_metadata, read_stored_weights
+from raysweep.sources.library import IMAGENET, read_metadata, read_stored_weights
 from raysweep.store import Store
 
+_log = logging.getLogger(__name__)
 _METADATA = "raysweep"
 """The one metadata key: safetensors orders several anew in every call, so that equal encoders would differ in bytes."""
 
@@ -36,6 +38,8 @@ class Start:
 
     encoder: Encoder
     normalisation: Normalisation
+    report: LoadReport | None = None
+    """What became of the keys of its initial weights; None for random weights and snapshots."""
 
 
 def write_snapshot(
@@ -96,7 +100,7 @@ def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, st
     Args:
         store: where snapshots and stored weights are.
         config: configuration of the stage, with ``backbone`` and ``start``.
-        inputs: files of the stage; ``weights`` where it starts from a weights file.
+        inputs: where weights are: ``weights`` names a file, ``zoo`` weights of the zoo in the store.
     """
     start = config["start"]
     if "stage" in start:
@@ -104,11 +108,16 @@ def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, st
     encoder = build_encoder(Backbone.model_validate(config["backbone"]))
     if "weights" not in start:
         return Start(encoder, RANDOM_NORMALISATION)
-    if file := inputs.get("weights"):
-        state, normalisation = read_tensors(file), IMAGENET_GREY
+    prefix = start.get("prefix")
+    if name := inputs.get("zoo"):
+        (state, normalisation), prefix = read_stored_weights(store, name), None  # its prefix is gone already
+    elif name := inputs.get("weights"):
+        state, normalisation = read_tensors(name), IMAGENET
     else:
-        state, normalisation = read_stored_weights(store, start["weights"])
-    load_weights(encoder, state, name=file or start["weights"])
+        name = start["weights"]
+        state, normalisation = read_stored_weights(store, name)
+    report = load_weights(encoder, state, name=name, prefix=prefix)
+    _log.info("%s", report)
     if "normalisation" in start:
         normalisation = Normalisation.model_validate(start["normalisation"])
-    return Start(encoder, normalisation)
+    return Start(encoder, normalisation.for_channels(encoder.backbone.channels), report)

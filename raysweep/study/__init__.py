@@ -10,6 +10,7 @@ from raysweep.study.schema import (
     StageResources,
     Study,
     WeightsStep,
+    is_weights_file,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Study",
     "WeightsStep",
     "describe_studies",
+    "is_weights_file",
     "load_study",
     "study_schema",
 ]

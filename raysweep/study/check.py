@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from raysweep import registry
+from raysweep import registry, zoo
 from raysweep.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def problems_of(study: Study) -> list[Problem]:
     """Return everything in a study that does not fit together."""
     return [
         *_source_problems(study),
+        *_architecture_problems(study),
         *_task_problems(study.tasks, study.packs),
         *_method_problems(study.pretraining.methods),
         *_grid_problems(study),
@@ -82,6 +83,20 @@ def _source_problems(study: Study) -> Iterator[Problem]:
     for name, pack in study.packs.items():
         if pack.dataset is not None:
             yield from _unknown(f"packs.{name}.dataset", pack.dataset, registry.names("datasets"))
+
+
+def _architecture_problems(study: Study) -> Iterator[Problem]:
+    """Yield sources on the grid whose published weights are of another architecture than a backbone on the grid."""
+    for name in study.grid.source:
+        weights = study.sources[name][0].weights if name in study.sources else None
+        entry = zoo.weights().get(weights.zoo) if weights is not None and weights.zoo is not None else None
+        for backbone in study.backbone_names if entry is not None else ():
+            encoder = study.backbones[backbone].encoder if backbone in study.backbones else None
+            if entry is not None and encoder not in (None, entry.architecture):
+                yield (
+                    f"sources.{name}.0.weights",
+                    f"{entry.name!r} are of {entry.architecture}, but backbones.{backbone}.encoder is {encoder}",
+                )
 
 
 def _task_problems(tasks: Mapping[str, dict[str, Any]], packs: Iterable[str] | None) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raysweep import registry
+from raysweep import registry, zoo
+from raysweep.errors import did_you_mean
 from raysweep.settings import Backbone, Normalisation, Precision, Settings
 from raysweep.study.check import problems_of
 
@@ -33,9 +34,12 @@ def _checked_annotations(value: int | str) -> int | str:
     return value
 
 
+_WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".npz", ".index")
+
+
 def is_weights_file(text: str) -> bool:
-    """Whether weights written as one text are a file rather than a timm name."""
-    return "/" in text or text.endswith((".pt", ".pth", ".th", ".safetensors"))
+    """Whether weights written as one text are a file rather than a name."""
+    return "/" in text or text.endswith(_WEIGHTS_SUFFIXES)
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -71,21 +75,32 @@ class PackSource(Settings):
 
 
 class WeightsStep(Settings):
-    """Initial weights: a file, or a timm name with its tag."""
+    """Initial weights: a file, a name of the zoo, or a timm name with its tag."""
 
     file: str | None = None
-    """A state dict (.pt, .pth, .th, .safetensors); relative paths start at the study file's folder."""
+    """A checkpoint of any layout (see the README); relative paths start at the study file's folder."""
     timm: str | None = None
     """A timm name with its exact tag, such as resnet50.a1_in1k."""
+    zoo: str | None = None
+    """A name that `raysweep weights list` shows, such as moco-v2."""
+    prefix: str | None = None
+    """What stands before the encoder's keys in a file that holds several; by default it is found."""
     normalisation: Normalisation | None = None
-    """Input the weights were trained on; by default ImageNet's for a file and timm's own record for a timm name."""
+    """Input the weights were trained on; by default what the zoo or timm records, and ImageNet's for a file."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> WeightsStep:
-        if (self.file is None) == (self.timm is None):
-            raise ValueError("give either file or timm")
+        if sum(origin is not None for origin in (self.file, self.timm, self.zoo)) != 1:
+            raise ValueError("give one of file, timm and zoo")
         if self.timm is not None and "." not in self.timm:
             raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
+        if self.prefix is not None and self.file is None:
+            raise ValueError("prefix belongs to a file: the zoo and timm know theirs")
+        if self.zoo is not None and self.zoo not in zoo.weights():
+            raise ValueError(
+                f"no weights are named {self.zoo!r}.{did_you_mean(self.zoo, zoo.weights())} `raysweep weights list` "
+                f"shows all; a timm name carries its tag ({self.zoo}.a1_in1k), and a file is given by its path"
+            )
         return self
 
 
@@ -116,8 +131,7 @@ class Step(Settings):
         if value == "random":
             return {"random": True}
         if isinstance(value, dict) and isinstance(value.get("weights"), str):
-            name = value["weights"]
-            return {**value, "weights": {"file" if is_weights_file(name) else "timm": name}}
+            return {**value, "weights": {_origin(value["weights"]): value["weights"]}}
         if isinstance(value, str):
             raise ValueError(f"a step is random, {{weights: ...}} or {{pretrain: ...}}, not {value!r}")
         return value
@@ -127,6 +141,13 @@ class Step(Settings):
         if sum((self.random, self.weights is not None, self.pretrain is not None)) != 1:
             raise ValueError("a step is exactly one of random, weights and pretrain")
         return self
+
+
+def _origin(text: str) -> str:
+    """Return which key of `WeightsStep` weights written as one text belong to."""
+    if is_weights_file(text):
+        return "file"
+    return "timm" if "." in text else "zoo"
 
 
 def _as_chain(value: Any) -> Any:

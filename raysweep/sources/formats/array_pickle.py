@@ -31,10 +31,15 @@ HARMLESS = (
     "optax.",
     "pathlib.",
     "pytorch_lightning.",
+    "solo.",
     "yacs.",
 )
 """Name spaces whose classes hold settings or arrays; an inert mapping stands for each, and nothing is imported."""
 
+_FIELDS = {
+    "_ByolExperimentState": ("online_params", "target_params", "online_state", "target_state", "online_opt_state")
+}
+"""Fields of named tuples whose class a file names without describing it."""
 _NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")
 
 
@@ -43,13 +48,15 @@ class Inert(dict[Any, Any]):
 
     fields: tuple[str, ...] = ()
 
-    def __new__(cls, *_args: Any, **_options: Any) -> Inert:
-        """Make an empty one, whatever the arguments."""
-        return super().__new__(cls)
+    def __new__(cls, *args: Any, **options: Any) -> Inert:
+        """Make one, filled with what it is made from; pickles make some without initialising them."""
+        made = super().__new__(cls)
+        dict.update(made, zip(cls.fields or map(str, range(len(args))), args, strict=False))
+        dict.update(made, options)
+        return made
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(zip(self.fields or map(str, range(len(args))), args, strict=False))
-        self.update(options)
+    def __init__(self, *_args: Any, **_options: Any) -> None:
+        super().__init__(self)
 
     def __setstate__(self, state: Any) -> None:
         """Take over the attributes that the object had."""
@@ -133,7 +140,7 @@ class ArrayUnpickler(pickle.Unpickler):
         if full == "dill._dill._create_namedtuple":
             return _Call(_named_tuple)
         if full.startswith(HARMLESS):
-            return type("Inert", (Inert,), {})
+            return type("Inert", (Inert,), {"fields": _FIELDS.get(name, ())})
         raise pickle.UnpicklingError(f"it asks for {full}, which is neither an array nor a container.")
 
 

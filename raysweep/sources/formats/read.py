@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -59,10 +60,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise WeightsError(f"weights file {file} cannot be read: {error.strerror or error}") from error
     except UNREADABLE as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"weights file {file} is not a safe checkpoint: {first} Convert it to a plain state dict of tensors, "
-            "or to safetensors, with the tool that wrote it."
+            f"weights file {file} is not a safe checkpoint: {_reason(error)} Convert it to a plain state dict of "
+            "tensors, or to safetensors, with the tool that wrote it."
         ) from error
     tensors = dict(_named(content, "", 0))
     if not tensors:
@@ -80,12 +80,23 @@ def _content(file: Path) -> Any:
         if file.suffix == ".safetensors" or head[8:10] == b'{"':
             return load_safetensors(file.read_bytes())
         is_zip = head.startswith(b"PK\x03\x04")
-        if head.startswith(b"\x80") and _LEGACY_TORCH not in head:
+        is_pickle = head.startswith(b"\x80") or file.suffix in (".pkl", ".pickle")
+        if is_pickle and _LEGACY_TORCH not in head:
             stream.seek(0)
             return read_array_pickle(stream)
     if is_zip and not _is_torch_zip(file):
         return _archive(file)
     return read_torch(file)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; torch's advises to load the file unsafely, which nobody should."""
+    text = str(error).strip()
+    if asked := re.search(r"Unsupported global: GLOBAL ([\w.]+)", text):
+        return f"it asks for {asked[1]}, which is neither an array nor a container."
+    if text.startswith("Weights only load failed"):
+        return "it is damaged, or no checkpoint of PyTorch."
+    return text.splitlines()[0] if text else f"{type(error).__name__}."
 
 
 def _is_torch_zip(file: Path) -> bool:

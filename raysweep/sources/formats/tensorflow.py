@@ -94,6 +94,7 @@ def _table_rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(data) < _FOOTER_BYTES or struct.unpack("<Q", data[-8:])[0] != _MAGIC:
         raise ValueError("it is no TensorFlow checkpoint index (its last 8 bytes are not the table's)")
     footer = data[-_FOOTER_BYTES:]
+    _block(data, footer, 0)  # the meta index holds nothing for checkpoints, but must be whole
     _, position = _varint(footer, 0)
     _, position = _varint(footer, position)
     for _, handle in _block_rows(_block(data, footer, position)):

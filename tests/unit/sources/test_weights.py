@@ -14,13 +14,9 @@ from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import build_encoder, is_convolutional
 from raysweep.sources.fit import load_weights
 from raysweep.sources.formats import read_tensors
+from raysweep.sources.library import IMAGENET, ensure_weights, read_stored_weights
 from raysweep.sources.snapshots import build_start, read_snapshot, snapshot_facts, write_snapshot
-from raysweep.sources.weights import (
-    IMAGENET_GREY,
-    read_stored_weights,
-    store_timm_weights,
-    weights_path,
-)
+from raysweep.sources.stored import weights_path
 
 SMALL = Backbone(encoder="test_resnet", channels=1)
 
@@ -243,7 +239,7 @@ def test_a_weights_file_is_the_start_and_its_input_is_imagenets_unless_said_othe
     torch.save(state, tmp_path / "w.pth")
     inputs = {"weights": str(tmp_path / "w.pth")}
     start = build_start(tiny_store, config(weights="sha256:x"), inputs)
-    assert start.normalisation == IMAGENET_GREY
+    assert start.normalisation == IMAGENET.for_channels(1)
     assert_taken(start.encoder, state, skip=(first_conv(start.encoder),))
     own = Normalisation(mean=0.3, std=0.4)
     said = build_start(tiny_store, config(weights="sha256:x", normalisation=own.model_dump()), inputs)
@@ -261,8 +257,8 @@ def test_weights_that_lie_in_the_store_are_used_without_a_download(tiny_store, m
     path = tiny_store.local_path(weights_path(TIMM))
     path.parent.mkdir(parents=True)
     save_file(state, path)
-    monkeypatch.setattr("raysweep.sources.weights.timm.create_model", no_download)
-    store_timm_weights(tiny_store, TIMM)
+    monkeypatch.setattr("raysweep.sources.library.timm.create_model", no_download)
+    ensure_weights(tiny_store, TIMM)
     monkeypatch.undo()
     start = build_start(tiny_store, config(weights=TIMM), {})
     assert_taken(start.encoder, state, skip=(first_conv(start.encoder),))
@@ -274,22 +270,22 @@ def test_weights_that_lie_in_the_store_are_used_without_a_download(tiny_store, m
 def test_fetched_weights_keep_the_input_timm_records(tiny_store, monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create("test_resnet", **options))
-    store_timm_weights(tiny_store, TIMM)
+    ensure_weights(tiny_store, TIMM)
     state, normalisation = read_stored_weights(tiny_store, TIMM)
-    assert normalisation.mean == pytest.approx(sum(timm.get_pretrained_cfg(TIMM).mean) / 3)
+    assert normalisation.mean == timm.get_pretrained_cfg(TIMM).mean
     assert not any(key.startswith("fc") for key in state)
 
 
 def test_weights_that_timm_does_not_know_or_cannot_fetch_are_refused(tiny_store, monkeypatch):
     with pytest.raises(WeightsError, match=r"no pretrained weights named 'resnet18\.nothing'"):
-        store_timm_weights(tiny_store, "resnet18.nothing")
+        ensure_weights(tiny_store, "resnet18.nothing")
 
     def offline(*args, **kwargs):
         raise OSError("no network")
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(WeightsError, match=r"could not be downloaded: no network.*put a safetensors file"):
-        store_timm_weights(tiny_store, TIMM)
+        ensure_weights(tiny_store, TIMM)
     assert tiny_store.list("weights") == []
 
 
