@@ -213,7 +213,7 @@ def import_timm(store: Store, name: str, file: Path) -> WeightsRecord:
     Raises:
         WeightsError: if timm does not know the name, or the file does not fit its architecture.
     """
-    if timm.get_pretrained_cfg(name, allow_unregistered=False) is None:
+    if not timm.is_model_pretrained(name):
         raise WeightsError(f"timm {timm.__version__} knows no weights named {name!r}; see timm.list_pretrained()")
     kept, report = checked_part(name.split(".")[0], read_tensors(file), name=name, prefix=None)
     _store_timm(store, name, kept)
