@@ -26,6 +26,7 @@ from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
+from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
 from raysweep.store import Store
 from raysweep.study import Study, WeightsStep, load_study
@@ -116,6 +117,7 @@ def run(
         ledger = complete_ledger(opened)
         queue = StageQueue(planned, ledger, attempts=loaded.resources.attempts, retry_failed=retry_failed)
         _check_starts(planned, queue, opened)
+        _check_tunings(planned)
         publish_cells(planned, opened)
         outcome = _executor(executor, address).run(planned, queue, opened)
     return StudyRun(planned, outcome, opened)
@@ -223,6 +225,27 @@ def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
 
         for stage in starts.values():
             build_start(store, stage.config, stage.inputs)
+
+
+def _check_tunings(planned: Plan) -> None:
+    """Try each mode of fine-tuning on each encoder, without weights: one that does not suit it ends the launch.
+
+    Raises:
+        StudyError: if a mode cannot tune an encoder, such as low-rank updates without attention.
+    """
+    configs = [stage.config for stage in planned.stages.values() if stage.kind == "finetune"]
+    pairs = {canonical_json([c["backbone"], c["tuning"]]): c for c in configs if not isinstance(c["tuning"], str)}
+    if pairs:
+        import torch
+
+        from raysweep.sources.encoder import build_encoder
+        from raysweep.tuning import build_tuning
+
+        for config in pairs.values():
+            backbone = Backbone.model_validate(config["backbone"])
+            with torch.device("meta"):
+                encoder = build_encoder(backbone)
+                build_tuning(config["tuning"], encoder, encoder, backbone, 1)
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

@@ -27,6 +27,7 @@ class Listed(StrEnum):
     methods = "methods"
     datasets = "datasets"
     tasks = "tasks"
+    tuning = "tuning"
     sources = "sources"
     studies = "studies"
 
@@ -51,11 +52,11 @@ def query(
 
 @app.command("list", epilog="Example: raysweep list methods")
 def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)]) -> None:
-    """List methods, data sets, tasks, kinds of sources, or the studies of ./search_spaces."""
+    """List methods, data sets, tasks, modes of tuning, kinds of sources, or the studies of ./search_spaces."""
     from raysweep import registry
     from raysweep.terminal import pairs_table, show
 
-    if what in (Listed.methods, Listed.datasets, Listed.tasks):
+    if what in (Listed.methods, Listed.datasets, Listed.tasks, Listed.tuning):
         rows = registry.describe(what.value)
     elif what is Listed.sources:
         rows = {

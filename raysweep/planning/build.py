@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raysweep import registry, zoo
 from raysweep.errors import StudyError
 from raysweep.identity import content_id, file_digest
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
+from raysweep.planning.strategy import TakenStep, strategy_of
 from raysweep.study import PretrainStep, Study, WeightsStep
 
 IDENTITY_FORMAT = 1
@@ -29,7 +30,7 @@ class _Point:
     seed: int
     task: str
     backbone: str
-    tuning: Literal["full", "frozen"]
+    tuning: str
 
 
 def build_plan(study: Study, packs: Mapping[str, PackFacts], weights: Mapping[str, str] | None = None) -> Plan:
@@ -77,12 +78,14 @@ class _Builder:
         self._chains: dict[tuple[Any, ...], tuple[dict[str, Any], tuple[str, ...], int]] = {}
         self._tasks = {name: self._task(name) for name in study.task_names}
         self._method = cache(self._method_config)
+        self._tuning = cache(self._tuning_config)
         self._digest = cache(_weights_digest)
 
     def cell(self, point: _Point) -> Cell:
         """Return a grid point with its stages, adding those that are new."""
         start, lineage, chain_epochs = self._chain(point)
         task = self._tasks[point.task]
+        strategy = strategy_of(self._weights_step(point), self._taken(point), task.settings.pack)
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
         count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
@@ -93,14 +96,14 @@ class _Builder:
             "pack": pack.digest,
             "annotations": count,
             "seed": point.seed,
-            "tuning": point.tuning,
+            "tuning": self._tuning(point.tuning),
         }
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
         stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source))
         self.naive_epochs["pretrain"] += chain_epochs
         self.naive_epochs["finetune"] += epochs
-        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, lineage)
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, lineage, strategy)
         if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
@@ -121,26 +124,35 @@ class _Builder:
         return self._chains[key]
 
     def _build_chain(self, point: _Point, seed: int) -> tuple[dict[str, Any], tuple[str, ...], int]:
-        steps = self.study.sources[point.source]
-        start = self._initial(steps[0].weights)
+        start = self._initial(self._weights_step(point))
         lineage: list[str] = []
         total = 0
         prefix = point.source
-        for step in steps[1:]:
-            assert step.pretrain is not None  # the schema allows nothing else after the first step
-            epochs = step.pretrain.epochs if step.pretrain.epochs is not None else point.length
-            method = step.pretrain.method if step.pretrain.method is not None else point.method
-            if not epochs or method is None:
-                continue  # a length of 0 is the source without this step
-            self._check_channels(point.backbone, step.pretrain.pack)
-            length = self._run_length(step.pretrain, epochs)
-            name = f"{point.backbone}/{prefix}/{method}@{step.pretrain.pack}/{length}ep"
-            stage = self._pretrain(step.pretrain.pack, method, length, point.backbone, start, seed, name, point.source)
+        for step, method, epochs in self._steps(point):
+            self._check_channels(point.backbone, step.pack)
+            length = self._run_length(step, epochs)
+            name = f"{point.backbone}/{prefix}/{method}@{step.pack}/{length}ep"
+            stage = self._pretrain(step.pack, method, length, point.backbone, start, seed, name, point.source)
             self.snapshots.setdefault(stage, set()).add(epochs)
             start = {"stage": stage, "epoch": epochs}
             lineage.append(stage)
             total += epochs
         return start, tuple(lineage), total
+
+    def _weights_step(self, point: _Point) -> WeightsStep | None:
+        return self.study.sources[point.source][0].weights
+
+    def _steps(self, point: _Point) -> Iterator[tuple[PretrainStep, str, int]]:
+        """Yield the pretrainings of a grid point with their method and epochs; one of length 0 is left out."""
+        for step in self.study.sources[point.source][1:]:
+            assert step.pretrain is not None  # the schema allows nothing else after the first step
+            epochs = step.pretrain.epochs if step.pretrain.epochs is not None else point.length
+            method = step.pretrain.method if step.pretrain.method is not None else point.method
+            if epochs and method is not None:
+                yield step.pretrain, method, epochs
+
+    def _taken(self, point: _Point) -> list[TakenStep]:
+        return [TakenStep(step.pack, method) for step, method, _ in self._steps(point)]
 
     def _run_length(self, step: PretrainStep, epochs: int) -> int:
         """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""
@@ -213,6 +225,13 @@ class _Builder:
     def _method_config(self, name: str) -> dict[str, Any]:
         recipe = registry.load("methods", name).METHOD.recipe
         return {"name": name, "recipe": recipe, "settings": self.study.method_settings(name).model_dump(mode="json")}
+
+    def _tuning_config(self, name: str) -> str | dict[str, Any]:
+        """Return how a configuration names a mode: by its kind alone where there is nothing to set."""
+        kind, settings = self.study.tuning_settings(name)
+        values = settings.model_dump(mode="json")
+        recipe = registry.load("tuning", kind).TUNING.recipe
+        return {"kind": kind, "recipe": recipe, "settings": values} if values else kind
 
     def _task(self, name: str) -> _TaskPlan:
         settings = self.study.task_settings(name)

@@ -68,6 +68,8 @@ class Cell:
     tuning: str
     stage: str
     lineage: tuple[str, ...]
+    strategy: str = ""
+    """What papers call the chain that the encoder comes from; see `raysweep.planning.strategy`."""
 
     @property
     def name(self) -> str:

@@ -57,6 +57,7 @@ CELLS = Table(
         Column("study", _string, "name of the study"),
         Column("cell", _string, "readable name of the grid point, unique in the study"),
         Column("source", _dictionary, "name of the source: the chain that produced the encoder"),
+        Column("strategy", _dictionary, "what papers call the chain: random, generalist, in-domain, specialist, ..."),
         Column("method", _dictionary, "pretraining method on the method axis; null where the source has none"),
         Column("pretrain_epochs", _int, "length on the pretrain_epochs axis; null where the source takes none from it"),
         Column("annotations", _int, "annotated units used for training: slices, volumes or subjects, as the task says"),
@@ -64,7 +65,9 @@ CELLS = Table(
         Column("seed", _int, "seed of the cell"),
         Column("task", _dictionary, "name of the downstream task in the study"),
         Column("backbone", _dictionary, "name of the encoder architecture in the study"),
-        Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
+        Column(
+            "tuning", _dictionary, "what fine-tuning trains: full, frozen, or another mode by its name in the study"
+        ),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
     ),
@@ -159,17 +162,17 @@ VIEWS = {
     "trials": (
         "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
-               c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score,
-               s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
+        SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked,
+               c.seed, c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric,
+               s.val_score, s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
         """,
     ),
     "curves": (
         "Validation and training metrics by epoch of every cell's finetune stage.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task, c.backbone,
-               c.tuning, e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
+        SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task,
+               c.backbone, c.tuning, e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
         FROM cells c JOIN epochs e ON e.stage = c.stage
         """,
     ),

@@ -22,6 +22,7 @@ from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
 from raysweep.store import Store
 from raysweep.tasks import Task
+from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
 """Test slices whose predictions are kept for the report."""
@@ -49,9 +50,11 @@ class FinetuneLoop(TrainingLoop):
         self.normalisation = start.normalisation
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.frozen = self.config["tuning"] == "frozen"
-        self.task.encoder_module().requires_grad_(not self.frozen)
-        self.optimiser = build_optimiser(self._trainable(), self.training.optimisation)
+        self.tuning = build_tuning(
+            self.config["tuning"], self.network, self.task.encoder_module(), start.encoder.backbone, stage.epochs
+        )
+        self.network.to(runtime.device)  # what the tuning mode added
+        self.optimiser = build_optimiser(self.tuning.groups(), self.training.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
         self.steps_per_epoch = self._steps_per_epoch()
         self.best_epoch = 0
@@ -68,9 +71,7 @@ class FinetuneLoop(TrainingLoop):
 
     def train_epoch(self) -> dict[str, float]:
         """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as needed."""
-        self.network.train()
-        if self.frozen:
-            self.task.encoder_module().eval()
+        self.tuning.begin_epoch(self.history.epoch)
         order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
         total = torch.zeros((), device=self.runtime.device)
         rate = 0.0

@@ -197,8 +197,8 @@ class Grid(Settings):
     """Names of tasks; empty for all of the study's."""
     backbone: Annotated[list[Name], AfterValidator(_unique)] = Field(default_factory=list)
     """Names of backbones; empty for all of the study's."""
-    tuning: Annotated[list[Literal["full", "frozen"]], AfterValidator(_unique)] = Field(default=["full"], min_length=1)
-    """What fine-tuning trains: the whole network, or all but the encoder."""
+    tuning: Annotated[list[Name], AfterValidator(_unique)] = Field(default=["full"], min_length=1)
+    """What fine-tuning trains: modes by name (`raysweep list tuning`), or names of `tunings`."""
 
 
 class StageResources(Settings):
@@ -242,6 +242,8 @@ class Study(Settings):
     """What the pretrain stages share."""
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Downstream tasks, by name: `kind` and that kind's settings."""
+    tunings: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Modes of fine-tuning with settings of the study's own, by name: `kind` and that kind's settings."""
     grid: Grid
     """The axes."""
     resources: Resources = Resources()
@@ -278,3 +280,9 @@ class Study(Settings):
     def method_settings(self, name: str) -> Any:
         """Return the validated settings of one pretraining method."""
         return registry.load("methods", name).METHOD.Settings.model_validate(self.pretraining.methods.get(name, {}))
+
+    def tuning_settings(self, name: str) -> tuple[str, Any]:
+        """Return kind and validated settings of one mode of fine-tuning."""
+        chosen = {"kind": name, **self.tunings.get(name, {})}
+        kind = chosen.pop("kind")
+        return kind, registry.load("tuning", kind).TUNING.Settings.model_validate(chosen)
