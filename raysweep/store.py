@@ -4,7 +4,8 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
 
     store.json                          format version
     packs/<name>-<recipe>.h5            packs built from a study's recipe
-    weights/<name>.safetensors          initial weights that stages read
+    weights/<name>.safetensors          initial weights that stages read; beside it <name>.json, what is known of them
+    models/<stage>.safetensors          tested networks of finetune stages, where the study keeps them
     ledger/<stage>.json                 how the stage ended: the one authority on what is done
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
@@ -50,6 +51,8 @@ class LedgerRecord:
     traceback: str | None = None
     attempt: int = 1
     host: str = ""
+    model: bool = False
+    """Whether the tested network is published."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-like values."""
@@ -142,6 +145,11 @@ class Store:
     def snapshot_path(stage: str, epoch: int) -> str:
         """Path of the encoder of a pretrain stage at one epoch."""
         return f"snapshots/{stage}/{epoch:06d}.safetensors"
+
+    @staticmethod
+    def model_path(stage: str) -> str:
+        """Path of the network that a finetune stage tested."""
+        return f"models/{stage}.safetensors"
 
     @staticmethod
     def resume_path(stage: str) -> str:

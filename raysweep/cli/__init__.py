@@ -8,11 +8,17 @@ from typing import NoReturn
 
 import typer
 
-from raysweep.cli import data, studies, tables, weights  # they add their commands, in the order of the help text
+from raysweep.cli import (  # they add their commands, in the order of the help text
+    data,
+    export,
+    studies,
+    tables,
+    weights,
+)
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
 
-__all__ = ["app", "data", "main", "studies", "tables", "weights"]
+__all__ = ["app", "data", "export", "main", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:

@@ -191,7 +191,8 @@ class _Builder:
             start = config["start"]
             parent = Parent(start["stage"], start["epoch"]) if "stage" in start else None
             inputs = {"pack": self.packs[pack].path, **({} if parent else weights)}
-            self.stages[stage] = Stage(stage, kind, "", config, parent, epochs, inputs)
+            keep = kind == "finetune" and self.study.keep_models
+            self.stages[stage] = Stage(stage, kind, "", config, parent, epochs, inputs, keep_model=keep)
         return stage
 
     def _common(self, kind: Kind, backbone: str, start: dict[str, Any]) -> dict[str, Any]:

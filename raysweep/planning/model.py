@@ -39,8 +39,8 @@ class Parent:
 class Stage:
     """One unit of training, identified by everything that determines its result.
 
-    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish) and ``inputs`` (files to read) change
-    nothing in the result and are no part of it.
+    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``keep_model`` and ``inputs`` (files
+    to read) change nothing in the result and are no part of it.
     """
 
     id: str
@@ -51,6 +51,8 @@ class Stage:
     epochs: int
     inputs: Mapping[str, str]
     snapshots: tuple[int, ...] = ()
+    keep_model: bool = False
+    """Whether a finetune stage publishes the network it tests."""
 
 
 @dataclass(frozen=True)

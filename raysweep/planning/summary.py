@@ -42,8 +42,10 @@ class PlanSummary:
 
 
 def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
-    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
-    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
+    """Whether the ledger has a stage finished, with every snapshot, and the model, that the plan needs of it."""
+    if record is None or record.status != "done" or (stage.keep_model and not record.model):
+        return False
+    return set(stage.snapshots) <= set(record.snapshots)
 
 
 def summarise(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> PlanSummary:

@@ -19,12 +19,14 @@ def complete_ledger(store: Store) -> dict[str, LedgerRecord]:
         file = PurePosixPath(path)
         if file.stem.isdigit():
             published.setdefault(file.parent.name, set()).add(int(file.stem))
+    models = _stems(store, "models")
     found = {}
     for stage, record in store.ledger().items():
         there = tuple(epoch for epoch in record.snapshots if epoch in published.get(stage, ()))
         if record.status == "done" and stage not in whole:
             continue
-        found[stage] = LedgerRecord(**{**record.__dict__, "snapshots": there})
+        has_model = record.model and stage in models
+        found[stage] = LedgerRecord(**{**record.__dict__, "snapshots": there, "model": has_model})
     return found
 
 

@@ -96,6 +96,7 @@ STAGES = Table(
         Column("val_score", _float, "score of the best epoch on the validation split, 0 to 1"),
         Column("test_score", _float, "score of the best epoch on the test split, 0 to 1"),
         Column("config", _string, "canonical JSON that the id is the hash of"),
+        Column("loading", _string, "JSON: what became of each key of its initial weights; null where it loaded none"),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
         Column("attempt", _int, "which attempt this was, from 1", volatile=True),

@@ -16,6 +16,7 @@ from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
+from raysweep.sources.models import write_model
 from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
@@ -47,6 +48,7 @@ class FinetuneLoop(TrainingLoop):
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
+        self.start = start
         self.normalisation = start.normalisation
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -151,7 +153,11 @@ class FinetuneLoop(TrainingLoop):
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)
+        if self.stage.keep_model:
+            self.tuning.merge()
+            write_model(self.store, stage, self.network, self.start, self.config, self.pack.class_names)
         return {
+            "loading": self.start.loading,
             "num_train": len(self.rows),
             "best_epoch": self.best_epoch,
             "metric": self.settings.metric,

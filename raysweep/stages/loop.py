@@ -167,7 +167,8 @@ class TrainingLoop(ABC):
         write_part(self.store, "stages", stage, [done])
         snapshots = self.store.snapshot_epochs(stage)
         host = self.runtime.facts()["host"]
-        self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host))
+        kept = self.stage.keep_model
+        self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host, model=kept))
         self.store.delete(self.store.resume_path(stage))
 
     def _columns(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class PretrainLoop(TrainingLoop):
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
         start = build_start(store, self.config, stage.inputs)
+        self.start = start
         self.normalisation = start.normalisation
         self.method = self._build_method(start.encoder)
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -88,7 +89,8 @@ class PretrainLoop(TrainingLoop):
         epoch = self.history.epoch
         if epoch not in self.stage.snapshots:
             return ()
-        write_snapshot(self.store, self.stage.id, epoch, self.method.encoder(), self.normalisation, self.config)
+        encoder, lineage = self.method.encoder(), self.start.lineage
+        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
         return (epoch,)
 
     def can_continue(self, epoch: int) -> bool:
@@ -121,4 +123,4 @@ class PretrainLoop(TrainingLoop):
             for epoch in self.store.snapshot_epochs(self.stage.id)
         ]
         write_part(self.store, "snapshots", self.stage.id, rows)
-        return {"num_train": len(self.rows)}
+        return {"num_train": len(self.rows), "loading": self.start.loading}

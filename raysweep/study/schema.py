@@ -248,6 +248,8 @@ class Study(Settings):
     """The axes."""
     resources: Resources = Resources()
     """What stages ask of a node."""
+    keep_models: bool = False
+    """Whether the store keeps the network that each finetune stage tests, for `raysweep export`."""
 
     @model_validator(mode="before")
     @classmethod
