@@ -15,22 +15,33 @@ from raysweep.errors import WeightsError
 from raysweep.settings import Backbone
 from raysweep.sources.prefixes import HEADS, find_prefix, flat
 
-_USUAL = (
-    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
-    "wide_resnet50_2",
-    "resnext50_32x4d",
-    "resnet50d",
-    "seresnet50",
-    "densenet121",
-    "efficientnet_b0",
-    "mobilenetv2_100",
-    *(f"convnext_{size}" for size in ("tiny", "small", "base")),
-    "convnextv2_tiny",
-    *(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")),
-    *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
-    "vit_base_patch14_dinov2",
+_FAMILIES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (
+        re.compile(r"\blayer\d\.\d"),
+        (
+            *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+            *("wide_resnet50_2", "resnext50_32x4d", "resnet50d", "seresnet50"),
+        ),
+    ),
+    (re.compile(r"denseblock\d"), ("densenet121", "densenet169", "densenet201")),
+    (re.compile(r"\bblocks\.\d+\.\d+\."), ("efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100")),
+    (
+        re.compile(r"\bstages[._]\d"),
+        (*(f"convnext_{size}" for size in ("tiny", "small", "base")), "convnextv2_tiny", "convnextv2_base"),
+    ),
+    (
+        re.compile(r"\blayers[._]\d.*attn"),
+        tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")),
+    ),
+    (
+        re.compile(r"\bblocks\.\d+\.(attn|norm)"),
+        (
+            *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
+            *(f"vit_{size}_patch14_dinov2" for size in ("small", "base")),
+        ),
+    ),
 )
-"""Architectures that weights are compared with."""
+"""How keys of a family look, and the architectures of it that weights are compared with."""
 _ALIKE = 0.9
 _PARTIAL = 0.3
 _COUNTER = "num_batches_tracked"
@@ -55,7 +66,8 @@ def explanation(state: Mapping[str, Tensor], backbone: Backbone) -> str:
             f"the study asks for {_display(backbone.encoder)}, and timm has no such architecture."
         )
     own = _resemblance(state, backbone)
-    others = {name: _resemblance(state, Backbone(encoder=name, channels=3)) for name in _USUAL}
+    names = [name for looks, family in _FAMILIES if any(map(looks.search, state)) for name in family]
+    others = {name: _resemblance(state, Backbone(encoder=name, channels=3)) for name in (*names, backbone.encoder)}
     name, nearest = max(others.items(), key=lambda item: (item[1].shapes, item[1].names))
     asked, found = _display(backbone.encoder), _display(name)
     if nearest.shapes >= _ALIKE and nearest.shapes > own.shapes:
@@ -66,7 +78,7 @@ def explanation(state: Mapping[str, Tensor], backbone: Backbone) -> str:
         return f"The weights look like {asked}, but something is missing from them or stands beside them."
     if nearest.names >= _ALIKE:
         return f"The names are those of {found}, in another width; the study asks for {asked}."
-    near = f"; of {len(_USUAL)} tried, {found} is nearest with {nearest.shapes:.0%}" if nearest.shapes > 0.1 else ""
+    near = f"; of {len(others)} tried, {found} is nearest with {nearest.shapes:.0%}" if nearest.shapes > 0.1 else ""
     return f"They resemble no architecture known here{near}. Their first keys: {', '.join(list(state)[:3])}."
 
 

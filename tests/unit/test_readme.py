@@ -63,7 +63,10 @@ def test_command_line_is_accepted(command):
     with GROUP.make_context("raysweep", list(words), resilient_parsing=False) as context:
         if not words[0].startswith("-"):
             name, chosen, rest = GROUP.resolve_command(context, words)
-            chosen.make_context(name, rest, parent=context)
+            inner = chosen.make_context(name, list(rest), parent=context, resilient_parsing=hasattr(chosen, "commands"))
+            if hasattr(chosen, "commands"):
+                name, chosen, rest = chosen.resolve_command(inner, rest)
+                chosen.make_context(name, rest, parent=inner)
 
 
 @pytest.mark.parametrize("name", sorted(GROUP.commands))

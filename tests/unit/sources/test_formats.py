@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raysweep.errors import WeightsError
 from raysweep.sources.formats import read_tensors
 from raysweep.sources.formats.crc32c import crc32c
-from tests.unit.sources.published import bytewise_crc32c, resnet_state, simclr_variables, write_tensorflow
+from tests.unit.sources.published import bytewise_crc32c, write_tensorflow
 
 VARIABLES = {
     "base_model/conv2d/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1),
@@ -168,8 +168,3 @@ def test_a_compressed_or_foreign_index_is_refused(tmp_path):
     index.write_bytes(b"x" * 100)
     with pytest.raises(WeightsError, match="no TensorFlow checkpoint index"):
         read_tensors(index)
-
-
-def test_every_variable_of_a_whole_resnet_is_read(tmp_path):
-    index = write_tensorflow(tmp_path / "m", simclr_variables(resnet_state()))
-    assert len(read_tensors(index)) == 53 * 6 + 2
