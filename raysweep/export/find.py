@@ -65,7 +65,7 @@ def find_trained(store: Store, what: str, epoch: int | None = None) -> Found:
     stage = _stage_of(store, what)
     record = store.ledger_record(stage)
     if record is None or record.status != "done":
-        state = "has not been run" if record is None else f"failed: {record.error}"
+        state = "has not been run" if record is None else f"{record.status}: {record.error or 'before its last epoch'}"
         raise StoreError(f"{what} (stage {stage}) {state}; there is nothing to export")
     epochs = store.snapshot_epochs(stage)
     if epochs:
