@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from raysweep import registry, zoo
+from raysweep import registry
 from raysweep.errors import StudyError
-from raysweep.identity import content_id, file_digest
+from raysweep.identity import content_id
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
+from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
 from raysweep.study import PretrainStep, Study, WeightsStep
 
@@ -83,7 +83,7 @@ class _Builder:
         self._tuning = cache(self._tuning_config)
         self._pretrain_cost = cache(self._pretrain_epoch)
         self._finetune_cost = cache(self._finetune_epoch)
-        self._digest = cache(_weights_digest)
+        self._digest = cache(weights_digest)
 
     def cell(self, point: _Point) -> Cell:
         """Return a grid point with its stages, adding those that are new."""
@@ -105,7 +105,7 @@ class _Builder:
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
         cost = self._finetune_cost(point.task, point.backbone, point.tuning, count)
-        stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source), cost)
+        stage = self._add("finetune", config, epochs, task.settings.pack, inputs_of(self._weights_step(point)), cost)
         for pretraining, length in chain.trained.items():
             self.naive_epochs[pretraining] += length
         self.naive_epochs[stage] += epochs
@@ -130,7 +130,7 @@ class _Builder:
         return self._chains[key]
 
     def _build_chain(self, point: _Point, seed: int) -> _Chain:
-        start = self._initial(self._weights_step(point))
+        start = start_of(self._weights_step(point), self.weights, self._digest)
         trained: dict[str, int] = {}
         prefix = point.source
         for step, method, epochs in self._steps(point):
@@ -186,7 +186,7 @@ class _Builder:
             "seed": seed,
         }
         cost = self._pretrain_cost(method, pack, backbone)
-        stage = self._add("pretrain", config, length, pack, self._weights_of(source), cost)
+        stage = self._add("pretrain", config, length, pack, inputs_of(self.study.sources[source][0].weights), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
         return stage
 
@@ -237,26 +237,6 @@ class _Builder:
             "backbone": self.study.backbones[backbone].model_dump(mode="json"),
             "start": start,
         }
-
-    def _initial(self, weights: WeightsStep | None) -> dict[str, Any]:
-        if weights is None:
-            return {"random": True}
-        facts: dict[str, Any] = {}
-        if weights.prefix is not None:
-            facts["prefix"] = weights.prefix
-        if weights.normalisation is not None:
-            facts["normalisation"] = weights.normalisation.model_dump(mode="json")
-        if weights.zoo is not None:
-            return {**zoo.start_of(zoo.find(weights.zoo), self.weights.get(weights.zoo)), **facts}
-        return {"weights": weights.timm or self._digest(str(weights.file)), **facts}
-
-    def _weights_of(self, source: str) -> dict[str, str]:
-        weights = self.study.sources[source][0].weights
-        if weights is not None and weights.file is not None:
-            return {"weights": str(Path(weights.file).absolute())}  # workers have other working directories
-        if weights is not None and weights.zoo is not None and zoo.find(weights.zoo).timm is None:
-            return {"zoo": weights.zoo}
-        return {}
 
     def _method_config(self, name: str) -> dict[str, Any]:
         recipe = registry.load("methods", name).METHOD.recipe
@@ -319,10 +299,3 @@ def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
             f"allowed: 1 to {available}, a share such as 5%, or all"
         )
     return count
-
-
-def _weights_digest(file: str) -> str:
-    try:
-        return file_digest(file)
-    except OSError as error:
-        raise StudyError(f"weights file {file} cannot be read: {error.strerror or error}") from error

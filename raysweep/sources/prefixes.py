@@ -61,7 +61,9 @@ def find_prefix(state: Mapping[str, Tensor], wanted: Iterable[str], asked: str |
     if len(candidates) == 1:
         return candidates[0]
     if best < len(names) / 2:
-        return ""  # the encoder is nowhere in the file, and what repeats is a block or a layer
+        # The encoder is nowhere in the file: what repeats may be a block, unless most of the file stands under it.
+        whole = [prefix for prefix in candidates if sum(key.startswith(prefix) for key in state) > len(state) / 2]
+        return min(whole, key=len, default="")
     ranked = sorted((rank, prefix) for prefix in candidates if (rank := _rank(prefix)) is not None)
     if not ranked or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
         raise WeightsError(

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
+from raysweep.study.chains import is_weights_file
 from raysweep.study.check import Problem, component_problems, validation_problems
-from raysweep.study.schema import Study, is_weights_file
+from raysweep.study.schema import Study
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -115,6 +116,7 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
     chain["items"] = step
     schema["properties"]["sources"]["additionalProperties"] = {"anyOf": [*step["anyOf"], chain]}
     schema["$defs"]["Step"]["properties"]["weights"]["anyOf"].append({"type": "string"})
+    schema["$defs"]["WeightsStep"]["properties"]["normalisation"]["anyOf"].append({"type": "string"})
 
 
 def _with_kind(kind: str, attribute: str, name: str) -> dict[str, Any]:

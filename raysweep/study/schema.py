@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raysweep import registry, zoo
-from raysweep.errors import did_you_mean
-from raysweep.settings import Backbone, Normalisation, Precision, Settings
+from raysweep import registry
+from raysweep.settings import Backbone, Precision, Settings
+from raysweep.study.chains import Step, as_chain, starts_once
 from raysweep.study.check import problems_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -32,14 +32,6 @@ def _checked_annotations(value: int | str) -> int | str:
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError("an annotation count is a number (15), a share (5%) or all")
     return value
-
-
-_WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".npz", ".index")
-
-
-def is_weights_file(text: str) -> bool:
-    """Whether weights written as one text are a file rather than a name."""
-    return "/" in text or text.endswith(_WEIGHTS_SUFFIXES)
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -72,93 +64,6 @@ class PackSource(Settings):
         if self.file is not None and (self.source or self.options):
             raise ValueError("source and options belong to a dataset; a pack file needs neither")
         return self
-
-
-class WeightsStep(Settings):
-    """Initial weights: a file, a name of the zoo, or a timm name with its tag."""
-
-    file: str | None = None
-    """A checkpoint of any layout (see the README); relative paths start at the study file's folder."""
-    timm: str | None = None
-    """A timm name with its exact tag, such as resnet50.a1_in1k."""
-    zoo: str | None = None
-    """A name that `raysweep weights list` shows, such as moco-v2."""
-    prefix: str | None = None
-    """What stands before the encoder's keys in a file that holds several; by default it is found."""
-    normalisation: Normalisation | None = None
-    """Input the weights were trained on; by default what the zoo or timm records, and ImageNet's for a file."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> WeightsStep:
-        if sum(origin is not None for origin in (self.file, self.timm, self.zoo)) != 1:
-            raise ValueError("give one of file, timm and zoo")
-        if self.timm is not None and "." not in self.timm:
-            raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
-        if self.prefix is not None and self.file is None:
-            raise ValueError("prefix belongs to a file: the zoo and timm know theirs")
-        if self.zoo is not None and self.zoo not in zoo.weights():
-            raise ValueError(
-                f"no weights are named {self.zoo!r}.{did_you_mean(self.zoo, zoo.weights())} `raysweep weights list` "
-                f"shows all; a timm name carries its tag ({self.zoo}.a1_in1k), and a file is given by its path"
-            )
-        return self
-
-
-class PretrainStep(Settings):
-    """One pretraining stage of a source."""
-
-    pack: str
-    """Pack to pretrain on: its train split, annotated or not."""
-    method: str | None = None
-    """Pretraining method; null takes the grid's method axis."""
-    epochs: int | None = Field(None, ge=0)
-    """Epochs; null takes the grid's pretrain_epochs axis."""
-
-
-class Step(Settings):
-    """One step of a source, written as `random`, `{weights: ...}` or `{pretrain: ...}`."""
-
-    random: bool = False
-    """Start from random weights."""
-    weights: WeightsStep | None = None
-    """Start from these weights."""
-    pretrain: PretrainStep | None = None
-    """Train on a pack."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if value == "random":
-            return {"random": True}
-        if isinstance(value, dict) and isinstance(value.get("weights"), str):
-            return {**value, "weights": {_origin(value["weights"]): value["weights"]}}
-        if isinstance(value, str):
-            raise ValueError(f"a step is random, {{weights: ...}} or {{pretrain: ...}}, not {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Step:
-        if sum((self.random, self.weights is not None, self.pretrain is not None)) != 1:
-            raise ValueError("a step is exactly one of random, weights and pretrain")
-        return self
-
-
-def _origin(text: str) -> str:
-    """Return which key of `WeightsStep` weights written as one text belong to."""
-    if is_weights_file(text):
-        return "file"
-    return "timm" if "." in text else "zoo"
-
-
-def _as_chain(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _starts_once(steps: list[Step]) -> list[Step]:
-    for position, step in enumerate(steps):
-        if (step.pretrain is None) != (position == 0):
-            raise ValueError("a source starts with random or weights, and every further step is a pretrain")
-    return steps
 
 
 class Pretraining(Settings):
@@ -282,7 +187,7 @@ class Study(Settings):
     """The data, by name."""
     backbones: dict[Name, Backbone] = Field(min_length=1)
     """Encoder architectures, by name."""
-    sources: dict[Name, Annotated[list[Step], AfterValidator(_starts_once)]] = Field(min_length=1)
+    sources: dict[Name, Annotated[list[Step], AfterValidator(starts_once)]] = Field(min_length=1)
     """Chains that produce encoders, by name: `random`, `{weights: ...}`, then any number of `{pretrain: ...}`."""
     pretraining: Pretraining = Pretraining()
     """What the pretrain stages share."""
@@ -303,7 +208,7 @@ class Study(Settings):
     @classmethod
     def _single_steps(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("sources"), dict):
-            return {**value, "sources": {name: _as_chain(chain) for name, chain in value["sources"].items()}}
+            return {**value, "sources": {name: as_chain(chain) for name, chain in value["sources"].items()}}
         return value
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ A module is a family, and its tuple ``WEIGHTS`` is all there is to register. No 
 and `raysweep.sources` reads and fits them.
 """
 
-from raysweep.zoo._published import IMAGENET, Input, Published, start_of
+from raysweep.zoo._published import IMAGENET, INPUTS, Input, Published, start_of
 from raysweep.zoo._weights import find, names, weights
 
-__all__ = ["IMAGENET", "Input", "Published", "find", "names", "start_of", "weights"]
+__all__ = ["IMAGENET", "INPUTS", "Input", "Published", "find", "names", "start_of", "weights"]

@@ -31,6 +31,10 @@ HALF = Input((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The [-1, 1] scale."""
 
 
+INPUTS = {"imagenet": IMAGENET, "unit": UNIT, "half": HALF}
+"""Inputs by the names that studies may use."""
+
+
 @dataclass(frozen=True)
 class Published:
     """One set of published weights. A fact that could not be verified is None, never a guess.

@@ -312,3 +312,13 @@ def test_a_study_may_name_modes_of_its_own():
     kind, settings = study.tuning_settings("wide")
     assert (kind, settings.rank) == ("lora", 32)
     assert study.tuning_settings("layer-decay")[1].decay == 0.75
+
+
+def test_an_input_may_be_named_and_an_unknown_name_is_refused():
+    from raysweep.study import WeightsStep
+
+    step = WeightsStep.model_validate({"file": "/w.pth", "normalisation": "half"})
+    assert step.normalisation.mean == (0.5, 0.5, 0.5)
+    assert WeightsStep.model_validate({"zoo": "moco-v2", "normalisation": "clip-base"}).normalisation.std[0] > 0.26
+    with pytest.raises(ValueError, match=r"no input is named 'imagnet'. Did you mean 'imagenet'\?"):
+        WeightsStep.model_validate({"file": "/w.pth", "normalisation": "imagnet"})
