@@ -10,6 +10,8 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
     results/<table>/<part>.parquet      one part per stage (per study for cells)
+    results/<table>/merged/*.parquet    parts merged by compaction
+    results/manifest.json               which merged files count, and the parts they stand for
     driver.lock                         held by the driver that is running
     reports/<study>/                    the page
 """
@@ -26,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import pyarrow.fs as pafs
 
@@ -35,6 +37,13 @@ from raysweep.errors import StoreError
 FORMAT_VERSION = 1
 _TEMPORARY = ".tmp-"
 _SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
+
+
+class FileStamp(NamedTuple):
+    """What tells one version of a file from another."""
+
+    size_bytes: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -203,13 +212,19 @@ class Store:
 
     def list(self, folder: str) -> list[str]:
         """Return the published files of a folder and its subfolders, below the root, sorted."""
+        return list(self.stamps(folder))
+
+    def stamps(self, folder: str) -> dict[str, FileStamp]:
+        """Return the published files of a folder and its subfolders with size and time of change, sorted by path."""
         selector = pafs.FileSelector(self._full(folder), recursive=True, allow_not_found=True)
         prefix = len(self._root.rstrip("/")) + 1
-        return sorted(
-            info.path[prefix:]
+        infos = [
+            info
             for info in self._fs.get_file_info(selector)
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
-        )
+        ]
+        stamps = {info.path[prefix:]: FileStamp(info.size, info.mtime_ns) for info in infos}
+        return dict(sorted(stamps.items()))
 
     def _sweep_temporaries(self) -> None:
         """Delete what writers left that were killed half-way; only the holder of the driver lock may."""

@@ -22,8 +22,10 @@ from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
+from raysweep.results.live import live_files
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
@@ -61,9 +63,21 @@ class OpenStore(Store):
         """Return the tables of one study."""
         return study_tables(self, name)
 
-    def query(self, sql: str) -> pa.Table:
-        """Run one SQL query over the store's tables and views."""
-        return query_store(self, sql)
+    def query(self, sql: str, study: str | None = None, sources: Iterable[str] | None = None) -> pa.Table:
+        """Run one SQL query over the store's tables and views, or over those of one study and some of its sources."""
+        return query_store(self, sql, study, sources)
+
+    def files(self, table: str) -> list[str]:
+        """Return the paths of the Parquet files that hold a table now, each row in one of them.
+
+        A stage that ran again since the last compaction has its rows in a part of its own, and older ones in a merged
+        file: its part comes first.
+        """
+        return [self.full_path(file.path) for file in live_files(self, table)]
+
+    def compact(self) -> Compaction:
+        """Merge the parts of stages that are done into few files; readers and runs may go on meanwhile."""
+        return compact(self)
 
 
 def open_store(uri: str | Path | None = None) -> OpenStore:

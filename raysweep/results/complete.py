@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from raysweep.results.live import live_stages
 from raysweep.store import LedgerRecord, Store
 
 
@@ -12,7 +13,7 @@ def complete_ledger(store: Store) -> dict[str, LedgerRecord]:
 
     Failed stages stay as they are recorded, with the snapshots that are still there.
     """
-    parts = {table: _stems(store, f"results/{table}") for table in ("stages", "epochs", "cases", "snapshots")}
+    parts = {table: live_stages(store, table) for table in ("stages", "epochs", "cases", "snapshots")}
     whole = parts["stages"] & parts["epochs"] & (parts["cases"] | parts["snapshots"])
     published: dict[str, set[int]] = {}
     for path in store.list("snapshots"):
@@ -26,7 +27,3 @@ def complete_ledger(store: Store) -> dict[str, LedgerRecord]:
             continue
         found[stage] = LedgerRecord(**{**record.__dict__, "snapshots": there})
     return found
-
-
-def _stems(store: Store, folder: str) -> set[str]:
-    return {PurePosixPath(path).stem for path in store.list(folder)}

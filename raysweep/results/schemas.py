@@ -6,11 +6,12 @@ plan and says which grid point is which stage; ``trials`` and ``curves`` are vie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+from raysweep.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,16 @@ class Column:
     """One column: its name, Arrow type and meaning.
 
     ``volatile`` marks what differs between two correct runs of the same stage (times, hosts, versions); everything else
-    is reproduced bit for bit on the same hardware.
+    is reproduced bit for bit on the same hardware. ``since`` is the schema version that added it: a file of an older
+    version has null there. Adding a column with the next version is all that a new column takes; a column never changes
+    its type or its meaning, and none is taken away.
     """
 
     name: str
     type: pa.DataType
     doc: str
     volatile: bool = False
+    since: int = 1
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,15 @@ class Table:
     doc: str
     columns: tuple[Column, ...]
 
+    @property
+    def version(self) -> int:
+        """Version of the schema: that of its newest column."""
+        return max(column.since for column in self.columns)
+
     def schema(self) -> pa.Schema:
-        """Return the Arrow schema, with the documentation in the metadata."""
+        """Return the Arrow schema, with version and documentation in the metadata."""
         fields = [pa.field(c.name, c.type, metadata={"doc": c.doc}) for c in self.columns]
-        return pa.schema(fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{SCHEMA_VERSION}"})
+        return pa.schema(fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{self.version}"})
 
     @property
     def facts(self) -> list[str]:
@@ -155,14 +164,43 @@ SNAPSHOTS = Table(
 
 TABLES = {table.name: table for table in (CELLS, STAGES, EPOCHS, CASES, SNAPSHOTS)}
 
+
+def check_version(metadata: Mapping[bytes, bytes] | None, path: str) -> None:
+    """Refuse a file whose schema is newer than this raysweep.
+
+    Raises:
+        StoreError: naming the file and both versions.
+    """
+    name, _, version = (metadata or {}).get(b"raysweep_schema", b"/0").decode().partition("/")
+    if name in TABLES and version.isdigit() and int(version) > TABLES[name].version:
+        raise StoreError(
+            f"{path} has version {version} of table {name}; this raysweep reads up to {TABLES[name].version}. "
+            "Use the raysweep that wrote it."
+        )
+
+
 VIEWS = {
     "trials": (
-        "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
+        "One row per cell with the outcome of its finetune stage. Where that has not run, status is 'skipped' if a "
+        "pretraining before it failed (error says which and why), else 'pending'.",
         """
+        WITH parents AS (
+            SELECT study, cell, unnest(lineage) AS parent, generate_subscripts(lineage, 1) AS position FROM cells
+        ),
+        blocked AS (
+            SELECT p.study, p.cell, arg_min(p.parent, p.position) AS parent, arg_min(f.error, p.position) AS error
+            FROM parents p JOIN stages f ON f.stage = p.parent AND f.status = 'failed' GROUP BY p.study, p.cell
+        )
         SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
-               c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score,
-               s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
+               c.task, c.backbone, c.tuning,
+               coalesce(s.status::VARCHAR, CASE WHEN b.parent IS NULL THEN 'pending' ELSE 'skipped' END) AS status,
+               s.metric, s.val_score, s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s,
+               CASE WHEN s.stage IS NULL AND b.parent IS NOT NULL
+                    THEN 'pretraining ' || b.parent || ' failed: ' || coalesce(b.error, 'no message')
+                    ELSE s.error END AS error,
+               c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
+             LEFT JOIN blocked b ON b.study = c.study AND b.cell = c.cell
         """,
     ),
     "curves": (

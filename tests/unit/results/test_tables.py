@@ -87,6 +87,18 @@ def test_trials_join_cells_with_their_outcome_and_say_what_is_pending(tiny_store
     assert [(c["cell"], c["metric"], c["value"]) for c in curves] == [("cell0", "dice", 0.4)]
 
 
+def test_cells_behind_a_failed_pretraining_are_skipped_with_the_reason(tiny_store):
+    write_study(tiny_store, stages=("s1", "s2", "s3"))
+    write_part(tiny_store, "stages", "parent-s2", [{"stage": "parent-s2", "status": "failed", "error": "NaN"}])
+    write_part(tiny_store, "stages", "parent-s3", [{"stage": "parent-s3", "status": "done"}])
+    trials = study_tables(tiny_store, "one").trials().to_pylist()
+    assert [(t["cell"], t["status"], t["error"]) for t in trials] == [
+        ("cell0", "done", None),
+        ("cell1", "skipped", "pretraining parent-s2 failed: NaN"),
+        ("cell2", "pending", None),
+    ]
+
+
 def test_a_study_reads_only_its_own_parts(tiny_store):
     write_study(tiny_store)
     write_study(tiny_store, "two", ("t1",), ("t1",))
