@@ -97,7 +97,19 @@ def _exponent_interval(counts: Array, scores: Array, exponent: float) -> tuple[f
     seeds, subjects = resampling_weights(num_seeds, num_subjects, NUM_RESAMPLES)
     means = np.einsum("rs,csp,rp->rc", seeds, scores, subjects) / (num_seeds * num_subjects)
     _, _, found = fit_power_law(counts, 1 - means)
-    factor = widening(scores.mean(axis=0), 0.95) or 1.0
+    factor = widening(_pseudo_scores(scores, means, np.log(found)), 0.95) or 1.0
     # Exponents are positive and skewed: widened around the estimate on the logarithm.
     low, high = np.log(exponent) + factor * (np.quantile(np.log(found), [0.025, 0.975]) - np.log(exponent))
     return float(max(np.exp(low), _EXPONENTS[0])), float(min(np.exp(high), _EXPONENTS[-1]))
+
+
+def _pseudo_scores(scores: Array, means: Array, logs: Array) -> Array:
+    """Return (seeds, subjects) values whose mean moves as the log exponent does, to first order.
+
+    What moves the exponent is not what moves the scores: a patient whom every count finds hard does not, a seed of one
+    count does. The slopes are those of the resampled exponents over the resampled ``means``.
+    """
+    centred = means - means.mean(axis=0)
+    slopes = np.linalg.lstsq(centred, logs - logs.mean(), rcond=None)[0]
+    pseudo: Array = np.einsum("c,csp->sp", slopes, scores)
+    return pseudo
