@@ -180,6 +180,10 @@ def run(
     ] = ExecutorChoice.tune,
     set_: SetOption = None,
     retry_failed: Annotated[bool, typer.Option(help="Try stages again that failed in an earlier launch.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Also log metrics to tensorboard, mlflow or wandb; repeatable."),
+    ] = None,
     report_: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
     ] = True,
@@ -191,7 +195,13 @@ def run(
 
     try:
         launched = run_study(
-            study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
+            study,
+            store=store,
+            executor=executor.value,
+            address=address,
+            retry_failed=retry_failed,
+            track=track or [],
+            set=set_ or [],
         )
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command continues where it stopped", err=True)

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from raysweep.identity import content_id
 from raysweep.planning.model import Kind, Parent, Plan, Stage
 from raysweep.results.write import write_part
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.progress import Progress
+from raysweep.stages.progress import Progress, no_beat
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study
 from raysweep.study.load import validate_study
@@ -77,7 +77,15 @@ def fake_plan(fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None)
     return Plan(_study(resources or {}), (), planned)
 
 
-def run_fake_stage(stage: Stage, store: Store, *, threads: int, attempt: int) -> Iterator[Progress]:
+def run_fake_stage(
+    stage: Stage,
+    store: Store,
+    *,
+    threads: int,
+    attempt: int,
+    gpu_share: float = 1.0,
+    beat: Callable[[], None] = no_beat,
+) -> Iterator[Progress]:
     """Run a fake stage as ``run_stage`` runs a real one."""
     fake = stage.config["fake"]
     _log(store, "begin", stage, attempt)

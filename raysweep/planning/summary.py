@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from raysweep.planning.model import Plan, Stage
+from raysweep.planning.model import Kind, Plan, Stage
 from raysweep.store import LedgerRecord
 
 _MAX_LEAVES = 6
@@ -59,9 +59,13 @@ def summarise(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> PlanSummary:
         num_failed=sum(record is not None and record.status == "failed" for record in records),
         pretrain_epochs=sum(stage.epochs for stage in stages if stage.kind == "pretrain"),
         finetune_epochs=sum(stage.epochs for stage in stages if stage.kind == "finetune"),
-        naive_pretrain_epochs=plan.naive_epochs["pretrain"],
-        naive_finetune_epochs=plan.naive_epochs["finetune"],
+        naive_pretrain_epochs=_naive(plan, "pretrain"),
+        naive_finetune_epochs=_naive(plan, "finetune"),
     )
+
+
+def _naive(plan: Plan, kind: Kind) -> int:
+    return sum(epochs for stage, epochs in plan.naive_epochs.items() if plan.stages[stage].kind == kind)
 
 
 def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Any]:

@@ -185,23 +185,39 @@ class StageResources(Settings):
 
     cpus: float = Field(1.0, gt=0)
     """CPU cores; the stage computes with as many threads, at least one."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs; fractions share one."""
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs; fractions share one. auto: a whole one for the first stage of a shape, then the share its memory needs."""
     memory_gb: float | None = Field(None, gt=0)
     """Main memory in gigabytes; null asks for none."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources."""
+    time_limit_s: float | None = Field(None, gt=0)
+    """Seconds that one attempt may take; null for no limit."""
+
+    @property
+    def asks_gpu(self) -> bool:
+        """Whether the stage computes on a GPU."""
+        return self.gpus == "auto" or self.gpus > 0
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs asked for at first: a whole one where the share is to be measured."""
+        return 1.0 if self.gpus == "auto" else self.gpus
 
 
 class Resources(Settings):
-    """What stages ask of a node, by kind, and how often a stage is tried."""
+    """What stages ask of a node, by kind, and what happens when one fails or hangs."""
 
     pretrain: StageResources = StageResources()
     """For each pretrain stage."""
     finetune: StageResources = StageResources()
     """For each finetune stage."""
     attempts: int = Field(2, ge=1)
-    """Attempts per stage and launch before it counts as failed."""
+    """Attempts per stage and launch before it counts as failed; one that a lost node ended does not count."""
+    backoff_s: float = Field(5.0, ge=0)
+    """Seconds before a failed stage is tried again, twice as long after each further failure."""
+    hung_after_s: float | None = Field(1800.0, gt=0)
+    """A stage that takes no optimiser step for so many seconds counts as hung and is stopped; null to wait for ever."""
 
 
 class Study(Settings):

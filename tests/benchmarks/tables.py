@@ -13,11 +13,12 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
+from raysweep.ledger import LedgerRecord
 from raysweep.results.compact import compact
 from raysweep.results.read import query_store, study_tables
 from raysweep.results.schemas import TABLES
 from raysweep.results.write import write_part
-from raysweep.store import LedgerRecord, Store
+from raysweep.store import Store
 from tests.benchmarks.measurement import Measurement
 
 DESCRIPTION = "10 million epoch rows and 5 million case rows: aggregation per source and annotation count; writing."

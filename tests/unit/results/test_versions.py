@@ -13,12 +13,13 @@ import pytest
 
 from raysweep import analysis
 from raysweep.errors import StoreError
+from raysweep.ledger import LedgerRecord
 from raysweep.results import schemas
 from raysweep.results.compact import compact
 from raysweep.results.read import query_store, store_tables, study_tables
 from raysweep.results.schemas import TABLES, Column
 from raysweep.results.write import write_part
-from raysweep.store import LedgerRecord, Store
+from raysweep.store import Store
 from tests.simulate import simulated_study, write_to
 
 STORES = Path(__file__).parents[2] / "golden" / "stores"
@@ -53,6 +54,13 @@ def test_a_store_of_every_version_is_there_and_reads(version, tmp_path):
     assert tables.trials().num_rows == 8
     assert set(tables.trials()["status"].to_pylist()) == {"done"}
     assert all(row["mean"] > 0 for row in analysis.data_efficiency(tables).to_pylist())
+    for path in store.list("results"):
+        if path.endswith(".parquet"):
+            known = TABLES[path.split("/")[1]].columns
+            columns = pq.read_schema(store.local_path(path)).names
+            assert columns == [c.name for c in known if c.since <= version], (
+                f"columns added since need since={VERSION + 1}"
+            )
     for name, table in store_tables(store).items():
         added = [column.name for column in TABLES[name].columns if column.since > version]
         assert all(table[column].null_count == table.num_rows for column in added)
