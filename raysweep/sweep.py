@@ -28,8 +28,9 @@ from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
 from raysweep.results.live import live_files
+from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates
-from raysweep.results.read import StudyTables, query_store, study_tables
+from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
 from raysweep.study import Study, load_study

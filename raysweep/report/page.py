@@ -21,9 +21,11 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from raysweep.analysis import Setting
-from raysweep.report import plots
-from raysweep.report.facts import PublishedNumber, StudyFacts
+from raysweep.report import comparison_plots, plots
+from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, Row, find
+from raysweep.report.live import InFlight
+from raysweep.report.published import PublishedNumber
 from raysweep.report.sentences import answers, arm_pattern, duration, score
 from raysweep.report.slices import CLASS_COLOURS, ReadExamples, galleries
 from raysweep.results.read import StudyTables
@@ -31,11 +33,13 @@ from raysweep.results.read import StudyTables
 _ASSETS = "raysweep.report"
 
 
-def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts) -> str:
+def build_report(
+    tables: StudyTables, examples: ReadExamples, facts: StudyFacts, in_flight: InFlight | None = None
+) -> str:
     """Return the report as one HTML document.
 
-    ``examples`` returns a finetune stage's example slices, none if it has none. Equal input gives an equal
-    page.
+    ``examples`` returns a finetune stage's example slices, none if it has none. With ``in_flight`` the page says what
+    is running and loads itself anew. Equal input gives an equal page.
     """
     findings = find(tables)
     marks = plots.Marks(tuple(findings.series))
@@ -44,6 +48,9 @@ def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts)
         "length": plots.length_panels(findings, marks),
         "curve": plots.curve_panels(findings, tables, marks),
         "cost": plots.cost_panels(findings),
+        "heat": comparison_plots.heat_panels(findings),
+        "ranking": comparison_plots.ranking_panels(findings, marks),
+        "efficiency": comparison_plots.efficiency_panels(findings, marks),
     }
     scripts = [vega_bundle(), _asset("page.js")]
     said = answers(findings)
@@ -57,7 +64,8 @@ def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts)
         specs=_specs(sections),
         galleries=galleries(findings, examples),
         classes=_classes(tables),
-        published=[_published(number, findings) for number in facts.published],
+        published=[_published(number, findings) for number in facts.published.numbers],
+        in_flight=in_flight,
         num_subjects=max((row["num_subjects"] for row in findings.scores), default=0),
         num_seeds=len({row["seed"] for row in findings.trials}),
         css=Markup(_asset("page.css")),
@@ -108,7 +116,11 @@ def _classes(tables: StudyTables) -> list[tuple[str, str]]:
 def _published(number: PublishedNumber, findings: Findings) -> dict[str, Any]:
     """Return a published number with this study's own at the same arm and annotation count, if there is
     one."""
-    rows = [row for row in findings.scores if row["arm"] == number.arm and row["metric"] == number.metric]
+    rows = [
+        row
+        for row in findings.scores
+        if row["arm"] == number.arm and number.metric in (row["metric"] or "") and number.task in (None, row["task"])
+    ]
     counts = [row["annotations"] for row in rows]
     wanted = number.annotations if number.annotations is not None else max(counts, default=None)
     own: Row | None = next((row for row in rows if row["annotations"] == wanted), None)

@@ -91,9 +91,9 @@ def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
             ]
             if without:
                 layers.insert(0, _reference_lines(_points(without), marks))
-            spec = _finish(alt.layer(*layers), height=230)
+            spec = finish(alt.layer(*layers), height=230)
             alt_text = f"Mean test {findings.metric} by pretraining epochs with {count} annotated slices"
-            panels.append(Panel(_heading(findings, setting, count), spec, alt_text))
+            panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
 
@@ -112,7 +112,7 @@ def curve_panels(findings: Findings, tables: StudyTables, marks: Marks) -> list[
                 y = _score_y(findings, "Validation", rows)
                 spec = _banded(_points(own), x, y, marks, height=230, points_drawn=False)
                 alt_text = f"Validation {findings.metric} by fine-tuning epoch with {count} annotated slices"
-                panels.append(Panel(_heading(findings, setting, count), spec, alt_text))
+                panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
 
@@ -154,7 +154,7 @@ def cost_panels(findings: Findings) -> list[Panel]:
         )
     )
     text = "Hours of stage time by kind of stage, with shared pretraining and as a naive grid"
-    return [Panel("", _finish(chart, height=110), text)]
+    return [Panel("", finish(chart, height=110), text)]
 
 
 def _points(rows: Sequence[Row]) -> list[Row]:
@@ -163,14 +163,14 @@ def _points(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         if row["mean"] is not None:
             arm = Arm.of(row)
-            values = {name: _short(row[name]) for name in ("mean", "low", "high")}
+            values = {name: short(row[name]) for name in ("mean", "low", "high")}
             kept = {name: row[name] for name in keep if row.get(name) is not None}
             points.append({"series": arm.series, "arm": arm.label, **values, **kept})
     return points
 
 
 def _banded(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, height: int, points_drawn: bool = True) -> Spec:
-    return _finish(alt.layer(*_layers(points, x, y, marks, points_drawn=points_drawn)), height=height)
+    return finish(alt.layer(*_layers(points, x, y, marks, points_drawn=points_drawn)), height=height)
 
 
 def _layers(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, points_drawn: bool = True) -> list[alt.Chart]:
@@ -209,7 +209,8 @@ def _score_y(findings: Findings, split: str, shared: Sequence[Row] = ()) -> alt.
     return alt.Y("mean:Q", title=f"{split} {findings.metric}", scale=scale)
 
 
-def _finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
+def finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
+    """Return a chart's specification in the page's style, as wide as the page lets it be."""
     styled = (
         chart.properties(width="container", height=height)
         .configure(font="system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", background="transparent")
@@ -226,11 +227,13 @@ def _finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
     return spec
 
 
-def _heading(findings: Findings, setting: Setting, count: int) -> str:
+def count_heading(findings: Findings, setting: Setting, count: int) -> str:
+    """Return the heading of a panel at one annotation count."""
     name = findings.setting_name(setting)
     text = f"{count} annotated slice{'' if count == 1 else 's'}"
     return f"{name}: {text}" if name else text
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
+    """Return a value as the page holds it: four decimals."""
     return None if value is None else round(value, 4)

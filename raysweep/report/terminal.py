@@ -37,7 +37,7 @@ def terminal_summary(tables: StudyTables, facts: StudyFacts) -> RenderableType:
 def _title(findings: Findings, facts: StudyFacts) -> Text:
     title = Text(facts.study, "bold")
     counts = [f"{findings.count('done')} of {len(findings.trials)} cells finished"]
-    counts += [f"{findings.count(s)} {s}" for s in ("pending", "failed") if findings.count(s)]
+    counts += [f"{findings.count(s)} {s}" for s in ("pending", "failed", "skipped") if findings.count(s)]
     title.append(f"  {', '.join(counts)}", "dim")
     if facts.protocol:
         title.append(f"  ·  {facts.protocol}", "dim")

@@ -1,21 +1,20 @@
-"""Reading results: Arrow tables by study, and SQL over the store's views."""
+"""Reading results: Arrow tables by study, and of the whole store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from raysweep.errors import QueryError, StoreError
+from raysweep.errors import StoreError
 from raysweep.results.live import MERGED, LiveFile, live_files
-from raysweep.results.schemas import TABLES, VIEWS, check_version
+from raysweep.results.schemas import TABLES, check_version
+from raysweep.results.sql import query_tables
 from raysweep.store import Store
 
 _FACTS = ("stages", "epochs", "cases")
@@ -55,78 +54,23 @@ def study_tables(store: Store, study: str, sources: Iterable[str] | None = None)
         StoreError: if the store has no such study, or the study no such source.
     """
 
-    def read() -> StudyTables:
-        cells = _study_cells(store, study, sources)
-        stages = _stages_of(cells)
-        tables = {name: _read(store, name, _files_of(store, name, stages), stages) for name in _FACTS}
-        return StudyTables(study=study, cells=cells, **tables)
+    def tables() -> StudyTables:
+        cells = study_cells(store, study, sources)
+        stages = stages_of(cells)
+        facts = {name: read_files(store, name, holding(live_files(store, name), stages), stages) for name in _FACTS}
+        return StudyTables(study=study, cells=cells, **facts)
 
-    return _steadily(store, read)
+    return steadily(store, tables)
 
 
 def store_tables(store: Store) -> dict[str, pa.Table]:
     """Read every table of the store into memory, whatever the study."""
-    return _steadily(store, lambda: {name: _read(store, name, live_files(store, name)) for name in TABLES})
+    return steadily(store, lambda: {name: read_files(store, name, live_files(store, name)) for name in TABLES})
 
 
 def read_cells(store: Store) -> pa.Table:
     """Read the cells of every study."""
-    return _steadily(store, lambda: _read(store, "cells", live_files(store, "cells")))
-
-
-def query_store(store: Store, sql: str, study: str | None = None, sources: Iterable[str] | None = None) -> pa.Table:
-    """Run one SQL query over the store's tables and views; it can neither write nor read other files.
-
-    Columns and row groups that the query does not need are not read. ``study`` and ``sources`` limit the tables to
-    what their cells need, and the files opened to those that hold it.
-
-    Raises:
-        QueryError: if the query is not valid; the message lists the tables.
-        StoreError: if a file cannot be read, or there is no such study or source.
-    """
-    if sources is not None and study is None:
-        raise QueryError("sources are those of a study: name the study too")
-
-    def answer() -> pa.Table:
-        tables: dict[str, pa.Table | pads.Dataset] = {}
-        stages = None
-        if study is not None:
-            tables["cells"] = _study_cells(store, study, sources)
-            stages = _stages_of(tables["cells"])
-        for name in TABLES.keys() - tables.keys():
-            files = live_files(store, name)
-            tables[name] = _dataset(store, name, files if stages is None else _holding(files, stages), stages)
-        try:
-            return query_tables({name: tables[name] for name in TABLES}, sql)
-        except QueryError:
-            _check_files(store)
-            raise
-
-    return _steadily(store, answer)
-
-
-def query_tables(tables: Mapping[str, pa.Table | pads.Dataset], sql: str) -> pa.Table:
-    """Run one SQL query over Arrow tables or data sets and the views that they allow.
-
-    Raises:
-        QueryError: if the query is not valid.
-    """
-    with duckdb.connect(":memory:") as connection:
-        for name, table in tables.items():
-            connection.register(name, table)
-        for name, (_, select) in VIEWS.items():
-            connection.execute(f"CREATE VIEW {name} AS {select}")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET python_enable_replacements = false")  # no reading of this process's variables
-        connection.execute("SET lock_configuration = true")
-        try:
-            answer = connection.sql(sql)
-            if answer is None:
-                raise QueryError("the query returned nothing: write a SELECT over the store's tables")
-            return answer.to_arrow_table()
-        except duckdb.Error as error:
-            names = ", ".join([*tables, *VIEWS])
-            raise QueryError(f"the query failed: {error}\nTables: {names}.") from error
+    return steadily(store, lambda: read_files(store, "cells", live_files(store, "cells")))
 
 
 def read_file(store: Store, table: str, path: str) -> pa.Table:
@@ -157,7 +101,7 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _steadily(store: Store, read: Callable[[], _Found]) -> _Found:
+def steadily(store: Store, read: Callable[[], _Found]) -> _Found:
     """Read again where a file has gone: a compaction has put its rows elsewhere."""
     for attempt in range(_TRIES):
         try:
@@ -168,14 +112,15 @@ def _steadily(store: Store, read: Callable[[], _Found]) -> _Found:
     raise AssertionError
 
 
-def _study_cells(store: Store, study: str, sources: Iterable[str] | None) -> pa.Table:
+def study_cells(store: Store, study: str, sources: Iterable[str] | None) -> pa.Table:
+    """Read the cells of a study, or of some of its sources."""
     studies = {stage: file for file in live_files(store, "cells") for stage in file.stages}
     if study not in studies:
         raise StoreError(
             f"store {store.uri} has no study {study!r} (studies there: {', '.join(sorted(studies)) or 'none'}). "
             "Run it first, or give the store it ran on with --store."
         )
-    cells = _read(store, "cells", [studies[study]])
+    cells = read_files(store, "cells", [studies[study]])
     if sources is None:
         return cells
     wanted, known = set(sources), set(cells["source"].to_pylist())
@@ -184,21 +129,19 @@ def _study_cells(store: Store, study: str, sources: Iterable[str] | None) -> pa.
     return cells.filter(pc.is_in(cells["source"].cast(pa.string()), value_set=pa.array(sorted(wanted))))
 
 
-def _stages_of(cells: pa.Table) -> set[str]:
+def stages_of(cells: pa.Table) -> set[str]:
+    """Return the stages that cells need."""
     stages = set(cells["stage"].to_pylist())
     stages.update(stage for lineage in cells["lineage"].to_pylist() for stage in lineage or ())
     return stages
 
 
-def _files_of(store: Store, table: str, stages: set[str]) -> list[LiveFile]:
-    return _holding(live_files(store, table), stages)
-
-
-def _holding(files: Iterable[LiveFile], stages: set[str]) -> list[LiveFile]:
+def holding(files: Iterable[LiveFile], stages: set[str]) -> list[LiveFile]:
+    """Return the files that hold rows of any of some stages."""
     return [file for file in files if not stages.isdisjoint(file.stages)]
 
 
-def _read(store: Store, table: str, files: list[LiveFile], stages: set[str] | None = None) -> pa.Table:
+def read_files(store: Store, table: str, files: list[LiveFile], stages: set[str] | None = None) -> pa.Table:
     """Read files into memory, without rows that a newer part replaces or whose stage is not in ``stages``."""
     if not files:
         return TABLES[table].schema().empty_table()
@@ -212,33 +155,6 @@ def _read(store: Store, table: str, files: list[LiveFile], stages: set[str] | No
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return pa.concat_tables(pool.map(read, files)).unify_dictionaries()
-
-
-def _dataset(store: Store, table: str, files: list[LiveFile], stages: set[str] | None) -> pa.Table | pads.Dataset:
-    """Return files as a data set that is read as far as a query needs; those with foreign rows are read here."""
-    schema = TABLES[table].schema()
-    whole = [f for f in files if not f.replaced and (stages is None or f.stages <= stages)]
-    mixed = [f for f in files if f not in whole]
-    lazy = pads.dataset(
-        [store.full_path(f.path) for f in whole], schema=schema, format="parquet", filesystem=store.filesystem
-    )
-    if not mixed:
-        return lazy
-    return pads.dataset([lazy, pads.dataset(_read(store, table, mixed, stages))])
-
-
-def _check_files(store: Store) -> None:
-    """Raise for the first file that cannot be read, if that is why a query failed."""
-    for table in TABLES:
-        for file in live_files(store, table):
-            path = store.full_path(file.path)
-            try:
-                with store.filesystem.open_input_file(path) as stream:
-                    check_version(pq.read_schema(stream).metadata, f"{store.uri}/{file.path}")
-            except FileNotFoundError:
-                raise
-            except (pa.ArrowException, OSError):
-                read_file(store, table, file.path)
 
 
 def _remedy(table: str, path: str) -> str:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from raysweep.ledger import LedgerRecord
 from raysweep.results.compact import compact
-from raysweep.results.read import query_store, study_tables
+from raysweep.results.query import query_store
+from raysweep.results.read import study_tables
 from raysweep.results.schemas import TABLES
 from raysweep.results.write import write_part
 from raysweep.store import Store

@@ -14,8 +14,8 @@ import typer
 import yaml
 
 from raysweep.cli import app
-from raysweep.results.read import query_tables
 from raysweep.results.schemas import TABLES, VIEWS, Table
+from raysweep.results.sql import query_tables
 from raysweep.study.load import load_study, validate_study
 
 ROOT = Path(__file__).parents[2]

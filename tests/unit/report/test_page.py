@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from raysweep.report import PublishedNumber, StudyFacts, write_report
+from raysweep.report import Publication, PublishedFinding, PublishedNumber, StudyFacts, write_report
 from raysweep.results.read import StudyTables
 from raysweep.results.write import to_table
 from tests.simulate import simulated_examples, simulated_study
@@ -117,7 +117,9 @@ def test_text_of_a_study_cannot_become_markup():
     broken = StudyTables(HOSTILE, tables.cells, to_table("stages", stages), tables.epochs, tables.cases)
     facts = StudyFacts(
         HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, ((HOSTILE, HOSTILE),),
-        (PublishedNumber(HOSTILE, "dice", 0.5, reference=HOSTILE),),
+        Publication(
+            (PublishedNumber(HOSTILE, "dice", 0.5, reference=HOSTILE),), (PublishedFinding(HOSTILE, "best", HOSTILE),)
+        ),
     )  # fmt: skip
     page = page_of(broken, facts)
     parsed = parse(page)
@@ -148,8 +150,8 @@ def test_small_and_unfinished_studies_have_a_page_that_says_so(study, said):
 
 def test_published_numbers_stand_beside_the_studys_own(tables):
     facts = StudyFacts(
-        "s", published=(PublishedNumber("imagenet", "dice", 0.871, 0.01, reference="table 2"),
-                        PublishedNumber("imagenet", "iou", 0.5, reference="table 3")),
+        "s", published=Publication((PublishedNumber("imagenet", "dice", 0.871, 0.01, reference="table 2"),
+                                    PublishedNumber("imagenet", "iou", 0.5, reference="table 3"))),
     )  # fmt: skip
     text = parse(page_of(tables, facts)).visible_text
     assert re.search(r"imagenet all dice 0\.871 ± 0\.010 0\.8\d\d \(0\.\d+ to 0\.\d+\) table 2", text)

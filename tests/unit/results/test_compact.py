@@ -16,7 +16,8 @@ from raysweep.ledger import LedgerRecord
 from raysweep.results.compact import MERGED_TABLES, compact
 from raysweep.results.complete import complete_ledger
 from raysweep.results.live import MANIFEST, live_files, live_stages, read_manifest
-from raysweep.results.read import query_store, store_tables, study_tables
+from raysweep.results.query import query_store
+from raysweep.results.read import store_tables, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
 

@@ -16,7 +16,8 @@ from raysweep.errors import StoreError
 from raysweep.ledger import LedgerRecord
 from raysweep.results import schemas
 from raysweep.results.compact import compact
-from raysweep.results.read import query_store, store_tables, study_tables
+from raysweep.results.query import query_store
+from raysweep.results.read import store_tables, study_tables
 from raysweep.results.schemas import TABLES, Column
 from raysweep.results.write import write_part
 from raysweep.store import Store
