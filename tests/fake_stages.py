@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ class Fake:
     """Seconds that each epoch sleeps."""
     fails_in_attempts: tuple[int, ...] = ()
     """Attempts that raise in their last epoch."""
+    hangs_in_attempts: tuple[int, ...] = ()
+    """Attempts that sleep for ever in their last epoch, without a sign of life."""
     waits_for: str | None = None
     """Name of a stage that has to end before this one takes its last epoch; it raises if that takes a minute."""
     kind: Kind = "finetune"
@@ -90,11 +93,14 @@ def run_fake_stage(
     fake = stage.config["fake"]
     _log(store, "begin", stage, attempt)
     for epoch in range(1, stage.epochs + 1):
-        time.sleep(fake["epoch_s"])
+        _work(fake["epoch_s"], beat)
         if epoch == stage.epochs and fake["waits_for"] is not None:
             wait_for_event(store, "end", fake["waits_for"])
         if epoch == stage.epochs and attempt in fake["fails_in_attempts"]:
             raise RuntimeError(f"{stage.name} fails in attempt {attempt}")
+        if epoch == stage.epochs and attempt in fake["hangs_in_attempts"]:
+            _log(store, "hang", stage, attempt)
+            threading.Event().wait()
         published = (epoch,) if epoch in stage.snapshots else ()
         if published:
             store.write_bytes(store.snapshot_path(stage.id, epoch), b"")
@@ -105,6 +111,15 @@ def run_fake_stage(
     snapshots = store.snapshot_epochs(stage.id)
     store.record(LedgerRecord(stage.id, "done", snapshots, attempt=attempt, host=socket.gethostname()))
     _log(store, "end", stage, attempt)
+
+
+def _work(seconds: float, beat: Callable[[], None]) -> None:
+    """Sleep, with a sign of life every fifth of a second, as optimiser steps give."""
+    end = time.monotonic() + seconds
+    beat()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))
+        beat()
 
 
 def events(store: Store) -> list[Event]:
@@ -143,6 +158,7 @@ def _config_of(fake: Fake) -> dict[str, Any]:
         "fake": {
             "epoch_s": fake.epoch_s,
             "fails_in_attempts": list(fake.fails_in_attempts),
+            "hangs_in_attempts": list(fake.hangs_in_attempts),
             "waits_for": fake.waits_for,
         },
         "backbone": {"encoder": "none"},

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from raysweep.planning import Plan, Stage
 from raysweep.planning.cost import longest_paths
-from raysweep.planning.summary import is_done
+from raysweep.planning.model import is_done
 from raysweep.store import LedgerRecord
 
 

@@ -20,7 +20,7 @@ from raysweep.engine.admission import Admission
 from raysweep.engine.cluster import Cluster
 from raysweep.engine.launch import Launch, request_key
 from raysweep.engine.queue import State
-from raysweep.engine.trial import Report, StageTrial, failure_behind, placement
+from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement
 from raysweep.errors import StoreError
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
@@ -33,6 +33,8 @@ _REPORTS_PER_S = 16
 """A report costs the driver some milliseconds: with more workers each reports more seldom."""
 _SILENT_MARGIN_S = 30.0
 """How much later than a worker should have noticed itself the driver gives up on it."""
+_NODE_DEATH_NOTICE_S = 60.0
+"""Within this time a cluster notices that a node is gone; meanwhile nothing is placed where it was."""
 
 
 @dataclass
@@ -48,6 +50,14 @@ class _Running:
     presumed: Failure | None = None
 
 
+@dataclass(frozen=True)
+class _Suspect:
+    """An attempt that ended with an error that may mean a lost node."""
+
+    running: _Running
+    decide_at: float
+
+
 class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
     """Feeds the stages of a launch to Tune as they become ready and a node has room."""
 
@@ -58,6 +68,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._admission = Admission(cluster.nodes(now=True))
         self._spec: dict[str, Any] = {}
         self._running: dict[str, _Running] = {}
+        self._suspects: list[_Suspect] = []
         self._warm: Counter[Any] = Counter()
         self._num_trials = 0
         launch.monitor.use = self._admission.use
@@ -116,14 +127,11 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         stage, launch = running.stage, self._launch
         report = Report(result or {})
         self._take_report(running, report)
-        node = self._admission.node_of(stage.id)
-        self._admission.release(stage.id)
         if error:
-            self._admission.update(self._cluster.nodes(now=True))
-            lost = node is not None and not self._admission.has(node)
-            failure = running.presumed or failure_behind(running.trial.exception, lost)
-            launch.failed(stage, failure, running.request.get("GPU", 0.0))
+            self._suspects.append(_Suspect(running, time.monotonic() + _NODE_DEATH_NOTICE_S))
+            self._decide_suspects()
             return
+        self._admission.release(stage.id)
         self._warm[request_key(running.request)] += 1
         if report.failure is not None:
             launch.failed(stage, report.failure, running.request.get("GPU", 0.0))
@@ -139,6 +147,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
     def refresh(self) -> None:
         """Keep the display alive, ask for nodes, and end workers that have fallen silent."""
         self._launch.monitor.refresh()
+        self._decide_suspects()
         ready = self._launch.queue.ready(limit=256)
         running = [running.request for running in self._running.values()]
         self._cluster.ask_for([*running, *(self._launch.request(stage) for stage in ready)])
@@ -182,6 +191,25 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             self._admission.move(running.stage.id, report.node)
         for progress in report.events:
             self._launch.progress(running.stage, progress)
+
+    def _decide_suspects(self) -> None:
+        """Say of attempts that ended with an error whether their node is gone, once that is known."""
+        if not self._suspects:
+            return
+        self._admission.update(self._cluster.nodes(now=True))
+        waiting = []
+        for suspect in self._suspects:
+            running = suspect.running
+            node = self._admission.node_of(running.stage.id)
+            lost = node is not None and not self._admission.has(node)
+            error = running.trial.exception
+            if not lost and may_be_a_lost_node(error) and time.monotonic() < suspect.decide_at:
+                waiting.append(suspect)
+                continue
+            self._admission.release(running.stage.id)
+            failure = running.presumed or failure_behind(error, node_is_lost=lost)
+            self._launch.failed(running.stage, failure, running.request.get("GPU", 0.0))
+        self._suspects = waiting
 
     def _end_if_silent(self, running: _Running) -> None:
         """End a worker that reports no more although it would if its stage alone hung: it is stopped or unreachable."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
 from raysweep.engine.trainable import REPORT, StageHungError
@@ -44,7 +44,12 @@ class Report:
         self.node: str | None = values.get("node")
 
 
-def failure_behind(error: Exception | None, node_is_lost: bool) -> Failure:
+def may_be_a_lost_node(error: Exception | None) -> bool:
+    """Whether an error looks as it does when a node is gone, which the cluster notices only some seconds later."""
+    return isinstance(error, ActorUnavailableError)
+
+
+def failure_behind(error: Exception | None, *, node_is_lost: bool) -> Failure:
     """Return what the error of a trial says about the attempt that it ended."""
     if isinstance(error, RayTaskError):
         cause = error.cause

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from raysweep.planning.model import Kind, Plan, Stage
-from raysweep.planning.summary import is_done
+from raysweep.planning.model import Kind, Plan, Stage, is_done
 from raysweep.store import LedgerRecord
 
 ASSUMED_IMAGES_PER_S = {"gpu": 500.0, "cpu": 2.5}
@@ -111,6 +110,27 @@ def estimate(plan: Plan, ledger: Mapping[str, LedgerRecord], rates: Rates) -> Es
         critical_path_h=max(paths.values(), default=0.0) / 3600,
         num_measured=sum(rates.knows(stage) for stage in stages),
     )
+
+
+def estimate_lines(found: Estimate, num_stages: int) -> list[str]:
+    """Return an estimate as lines for the terminal, with what it rests on."""
+    saved = f"sharing saves {found.saved:.0%}" if found.saved > 0.005 else "nothing is shared"
+    lines = [
+        f"time: about {_hours(found.whole.total)} {found.unit} ({_hours(found.whole.pretrain)} pretraining + "
+        f"{_hours(found.whole.finetune)} fine-tuning), {_hours(found.left.total)} of them left",
+        f"a grid that repeats the pretraining in every cell: {_hours(found.naive.total)} {found.unit}; {saved}",
+        f"longest path through what is left: {_hours(found.critical_path_h)} hours, however many machines there are",
+    ]
+    if found.num_measured == num_stages:
+        return [*lines, "rates: measured by earlier stages of this store"]
+    measured = (
+        f"measured for {found.num_measured} of {num_stages} stages; for the others " if found.num_measured else ""
+    )
+    return [*lines, f"rates: {measured}assumed, {ASSUMPTION}"]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 
 def longest_paths(

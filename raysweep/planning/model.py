@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from raysweep.store import LedgerRecord
 from raysweep.study import Study
 
 Kind = Literal["pretrain", "finetune"]
@@ -102,6 +103,11 @@ class Plan:
             if stage.parent is not None:
                 found[stage.parent.stage].append(stage)
         return found
+
+
+def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
+    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
+    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
 
 
 def stage_to_json(stage: Stage) -> str:

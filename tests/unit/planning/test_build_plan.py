@@ -8,8 +8,8 @@ from raysweep import planning
 from raysweep.errors import StudyError
 from raysweep.planning import Plan, build_plan, summarise
 from raysweep.planning import build as build_module
-from raysweep.planning.model import stage_from_json, stage_to_json
-from raysweep.planning.summary import is_done, plan_json
+from raysweep.planning.model import is_done, stage_from_json, stage_to_json
+from raysweep.planning.summary import plan_json
 from raysweep.store import LedgerRecord
 from tests.studies import FAKE_FACTS, fake_study
 
