@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from rich.console import RenderableType
 
 from raysweep import registry
 from raysweep.data.subsets import pack_facts
@@ -23,10 +21,9 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
-from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
-from raysweep.results.examples import read_examples
 from raysweep.results.live import live_files
 from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates
@@ -151,33 +148,19 @@ def run(
     return StudyRun(planned, outcome, opened)
 
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """A written report."""
-
-    page: str
-    """Where the HTML page is."""
-    summary: RenderableType
-    """The same facts for the terminal."""
-
-
-def report(study: Study, *, store: Store | str | Path | None = None, out: str | Path | None = None) -> ReportFiles:
-    """Write the report of a study: one HTML page, into a folder or, by default, into the store.
+def report(
+    study: Study,
+    *,
+    store: Store | str | Path | None = None,
+    out: str | Path | None = None,
+    formats: Sequence[Format] = ("html",),
+) -> ReportFiles:
+    """Write the report of a study into a folder or, by default, into the store: one HTML page, tables, figures.
 
     Raises:
-        StoreError: if the store has no such study.
+        StoreError: if the store has no such study, or there is no such format.
     """
-    opened = _as_store(store)
-    tables = study_tables(opened, study.study)
-    facts = study_facts(study, tables)
-    examples = partial(read_examples, opened)
-    if out is not None:
-        page = str(write_report(Path(out) / "index.html", tables, examples, facts))
-    else:
-        path = f"reports/{study.study}/index.html"
-        opened.write_bytes(path, build_report(tables, examples, facts).encode())
-        page = f"{opened.uri}/{path}"
-    return ReportFiles(page, terminal_summary(tables, facts))
+    return write_files(study, _as_store(store), None if out is None else Path(out), formats)
 
 
 def publish_cells(planned: Plan, store: Store) -> None:

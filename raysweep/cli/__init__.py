@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import typer
 
-from raysweep.cli import data, studies, tables  # they add their commands, in the order of the help text
+from raysweep.cli import data, reports, studies, tables  # they add their commands, in the order of the help text
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
 
-__all__ = ["app", "data", "main", "studies", "tables"]
+__all__ = ["app", "data", "main", "reports", "studies", "tables"]
 
 
 def main() -> NoReturn:

@@ -1,7 +1,7 @@
 """The HTML page and the terminal summary of a study."""
 
 from raysweep.report.facts import StudyFacts, study_facts
-from raysweep.report.page import build_report, write_report
+from raysweep.report.page import build_report
 from raysweep.report.published import Publication, PublishedFinding, PublishedNumber
 from raysweep.report.terminal import terminal_summary
 
@@ -13,5 +13,4 @@ __all__ = [
     "build_report",
     "study_facts",
     "terminal_summary",
-    "write_report",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from raysweep import analysis
 from raysweep.analysis import Arm, Setting
@@ -125,8 +126,17 @@ class Findings:
         )
 
 
+_COMPUTED: WeakKeyDictionary[StudyTables, Findings] = WeakKeyDictionary()
+
+
 def find(tables: StudyTables) -> Findings:
-    """Compute a study's findings."""
+    """Return a study's findings, computed once for the same tables."""
+    if tables not in _COMPUTED:
+        _COMPUTED[tables] = _find(tables)
+    return _COMPUTED[tables]
+
+
+def _find(tables: StudyTables) -> Findings:
     trials = in_study_order(tables, tables.trials())
     scores = analysis.data_efficiency(tables).to_pylist()
     # Lengths of a pretraining have their own analysis; paired here, they would drown the sources in tests.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -36,10 +37,22 @@ def in_flight(store: Store, tables: StudyTables, refresh_s: int = 10) -> InFligh
         names[cell["stage"]] = ("finetune", cell["cell"])
         for parent in cell["lineage"] or ():
             names.setdefault(parent, ("pretrain", f"{Arm.of(cell).series}, seed {cell['seed']}"))
+    return InFlight(running_stages(store, names), refresh_s)
+
+
+def running_stages(store: Store, names: Mapping[str, tuple[str, str]]) -> tuple[RunningStage, ...]:
+    """Return those of some stages that are running; ``names`` gives kind and name of each."""
     now = time.time()
     found = []
     for path, stamp in store.stamps("resume").items():
         stage = PurePosixPath(path).stem
         if stage in names:
             found.append(RunningStage(stage, *names[stage], max(0.0, now - stamp.mtime_ns / 1e9)))
-    return InFlight(tuple(sorted(found, key=lambda stage: stage.saved_s_ago)), refresh_s)
+    return tuple(sorted(found, key=lambda stage: stage.saved_s_ago))
+
+
+def fingerprint(store: Store, study: str) -> int:
+    """Return a number that changes when the results of a study, or what is running, may have changed."""
+    facts = [(path, stamp) for path, stamp in store.stamps("results").items() if not path.startswith("results/cells/")]
+    cells = store.stamps("results/cells").get(store.part_path("cells", study))
+    return hash((cells, *facts, *store.stamps("resume").items()))

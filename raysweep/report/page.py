@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -43,15 +42,7 @@ def build_report(
     """
     findings = find(tables)
     marks = plots.Marks(tuple(findings.series))
-    sections = {
-        "score": plots.score_panels(findings, marks),
-        "length": plots.length_panels(findings, marks),
-        "curve": plots.curve_panels(findings, tables, marks),
-        "cost": plots.cost_panels(findings),
-        "heat": comparison_plots.heat_panels(findings),
-        "ranking": comparison_plots.ranking_panels(findings, marks),
-        "efficiency": comparison_plots.efficiency_panels(findings, marks),
-    }
+    sections = all_panels(findings, tables)
     scripts = [vega_bundle(), _asset("page.js")]
     said = answers(findings)
     return _environment(findings).get_template("page.html.j2").render(
@@ -74,13 +65,18 @@ def build_report(
     )  # fmt: skip
 
 
-def write_report(path: Path, tables: StudyTables, examples: ReadExamples, facts: StudyFacts) -> Path:
-    """Write the report to a file, replacing an older one, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(build_report(tables, examples, facts), encoding="utf-8")
-    temporary.replace(path)
-    return path
+def all_panels(findings: Findings, tables: StudyTables) -> dict[str, list[plots.Panel]]:
+    """Return every plot of a study by section; sections without one are empty."""
+    marks = plots.Marks(tuple(findings.series))
+    return {
+        "score": plots.score_panels(findings, marks),
+        "heat": comparison_plots.heat_panels(findings),
+        "length": plots.length_panels(findings, marks),
+        "curve": plots.curve_panels(findings, tables, marks),
+        "ranking": comparison_plots.ranking_panels(findings, marks),
+        "cost": plots.cost_panels(findings),
+        "efficiency": comparison_plots.efficiency_panels(findings, marks),
+    }
 
 
 @cache

@@ -131,19 +131,28 @@ def published(study: str, arms: Sequence[str], tasks: Sequence[str]) -> Publicat
     found = next((entry for prefix, entry in STUDIES.items() if _words(study).startswith(_words(prefix))), None)
     if found is None:
         return NOTHING_PUBLISHED
+    own_names = _own_names(list(dict.fromkeys(number.arm for number in found.numbers)), arms)
     numbers = []
     for number in found.numbers:
         task = next((name for name in tasks if _words(number.task or "") == _words(name)), None)
         if task is not None:
-            arm = next((label for label in arms if _is_same(number.arm, label)), number.arm)
-            numbers.append(PublishedNumber(**{**number.__dict__, "arm": arm, "task": task}))
+            own = {"arm": own_names.get(number.arm, number.arm), "task": task}
+            numbers.append(PublishedNumber(**{**number.__dict__, **own}))
     return Publication(tuple(numbers), found.findings)
 
 
-def _is_same(init: str, label: str) -> bool:
-    source = _words(label.split(" · ")[0])
-    wanted = _words(init)
-    return source in {wanted, f"imagenet{wanted}", f"{wanted}imagenet", *_ALSO.get(wanted, ())}
+def _own_names(inits: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
+    """Return the study's arm of every published initialisation that it has; plain names go before longer ones."""
+    found: dict[str, str] = {}
+    for longer in (False, True):
+        for init in inits:
+            wanted = _words(init)
+            names = {f"imagenet{wanted}", f"{wanted}imagenet"} if longer else {wanted, *_ALSO.get(wanted, ())}
+            free = [label for label in arms if label not in found.values()]
+            label = next((label for label in free if _words(label.split(" · ")[0]) in names), None)
+            if label is not None:
+                found.setdefault(init, label)
+    return found
 
 
 def _words(name: str) -> str:

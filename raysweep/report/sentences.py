@@ -24,6 +24,19 @@ class Answers:
     by_topic: Mapping[Topic, tuple[str, ...]] = field(default_factory=dict)
     """The sentences of ``shown`` that speak of what publications speak of."""
 
+    def most_important(self, most: int) -> tuple[str, ...]:
+        """Return at most ``most`` of the sentences shown, in their order: one of every topic before seconds."""
+        ranked = [
+            (position, order, sentence)
+            for order, sentences in enumerate(self.by_topic.values())
+            for position, sentence in enumerate(sentences)
+        ]
+        kept = {sentence for _, _, sentence in sorted(ranked)[:most]}
+        for sentence in self.shown:
+            if len(kept) < most:
+                kept.add(sentence)
+        return tuple(sentence for sentence in self.shown if sentence in kept)
+
 
 def answers(findings: Findings) -> Answers:
     """Return a study's answers as sentences."""
@@ -38,7 +51,8 @@ def answers(findings: Findings) -> Answers:
     }
     shown = [sentence for sentences in topics.values() for sentence in sentences]
     shown += [*_as_good(findings, best), *_cost(findings)]
-    return Answers(tuple(shown), (*_undecided(findings), *_unfinished(findings)), topics)
+    still_open = (*_undecided(findings), *_unfinished(findings), *_more_seeds(findings))
+    return Answers(tuple(shown), still_open, topics)
 
 
 def arm_pattern(findings: Findings) -> re.Pattern[str]:
@@ -256,7 +270,6 @@ def _undecided(findings: Findings) -> list[str]:
             f"{'is' if len(undecided) == 1 else 'are'} not decided: {' and '.join(reasons)}. "
             f"{_basis(undecided)}"
         )
-        sentences += _more_seeds(findings)
     if any(row["num_seeds"] == 1 for row in findings.scores):
         sentences.append(
             "Some scores rest on one seed: their intervals hold for that run and say nothing about another."
