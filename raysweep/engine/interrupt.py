@@ -12,13 +12,10 @@ DRAINING = "stopping: running stages end with the epoch they are in; Ctrl-C agai
 
 
 @contextmanager
-def first_interrupt(drain: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Call ``drain`` at the first SIGINT or SIGTERM; a second one raises KeyboardInterrupt.
-
-    Yields a function that installs the handlers again, for a library that installs its own.
-    """
+def first_interrupt(drain: Callable[[], None]) -> Iterator[None]:
+    """Call ``drain`` at the first SIGINT or SIGTERM; a second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # Python delivers signals to the main thread only
+        yield  # Python delivers signals to the main thread only
         return
     asked = False
 
@@ -29,14 +26,9 @@ def first_interrupt(drain: Callable[[], None]) -> Iterator[Callable[[], None]]:
         asked = True
         drain()
 
-    def install() -> None:
-        for number in before:
-            signal.signal(number, handle)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    install()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield install
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

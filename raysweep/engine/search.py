@@ -31,6 +31,7 @@ WORKER_START_S = 15.0
 
 _REPORTS_PER_S = 16
 """A report costs the driver some milliseconds: with more workers each reports more seldom."""
+_REFRESH_S = 0.5
 _SILENT_MARGIN_S = 30.0
 """How much later than a worker should have noticed itself the driver gives up on it."""
 _NODE_DEATH_NOTICE_S = 60.0
@@ -71,6 +72,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._suspects: list[_Suspect] = []
         self._warm: Counter[Any] = Counter()
         self._num_trials = 0
+        self._refreshed_at = 0.0
         launch.monitor.use = self._admission.use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
 
     def next_trial(self) -> Trial | None:
         """Return the next stage as a trial, or None while nothing is ready or fits."""
+        self.refresh()  # while no trial is live, Tune waits for one here and calls nothing else
         self._admission.update(self._cluster.nodes())
         self._admission.begin_round()
         stage = self._launch.queue.take(self._accept, self._bonus)
@@ -145,7 +148,10 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         return self._launch.queue.is_finished
 
     def refresh(self) -> None:
-        """Keep the display alive, ask for nodes, and end workers that have fallen silent."""
+        """Keep the display alive, ask for nodes, and end workers that have fallen silent; a few times a second."""
+        if time.monotonic() - self._refreshed_at < _REFRESH_S:
+            return
+        self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
         self._decide_suspects()
         ready = self._launch.queue.ready(limit=256)

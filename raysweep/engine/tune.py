@@ -6,9 +6,9 @@ was killed is simply launched again.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-import time
 from typing import Any
 
 import ray
@@ -36,8 +36,6 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-
-_REFRESH_S = 0.5
 
 
 class TuneExecutor:
@@ -84,6 +82,7 @@ class TuneExecutor:
             launch.queue.drain()
             launch.monitor.say(DRAINING)
 
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed stages have their own reports
         algorithm = QueueAlgorithm(launch, Cluster(may_grow=self._address is not None), self._runner)
         with (
             tempfile.TemporaryDirectory(prefix="raysweep-tune-") as folder,
@@ -140,7 +139,6 @@ class _Reconcile(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, algorithm: QueueAlgorithm) -> None:
         self._algorithm = algorithm
-        self._refreshed_at = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: see the algorithm."""
@@ -156,6 +154,4 @@ class _Reconcile(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Look after what runs while nothing reports."""
-        if time.monotonic() - self._refreshed_at >= _REFRESH_S:
-            self._refreshed_at = time.monotonic()
-            self._algorithm.refresh()
+        self._algorithm.refresh()
