@@ -16,7 +16,9 @@ _TWO_LINES = (
     "slice(datum.label, indexof(datum.label, ' · ') + 3)]"
 )
 """An arm's source on one line, its method and epochs on the next: labels that fit a phone."""
-_MISSING = "#eceff2"
+_MISSING, _QUIET = "#e1e5ea", "#57606a"
+_WHY = {"failed": "fail", "skipped": "skip", "pending": "wait"}
+"""Why a cell of the map is empty, in words that fit a phone."""
 
 
 def heat_panels(findings: Findings) -> list[Panel]:
@@ -46,29 +48,28 @@ def _heat(findings: Findings, rows: list[Row]) -> dict[str, Any]:
         y=alt.Y("arm:N", sort=arms, title=None, axis=_arm_axis(grid=False)),
         tooltip=["arm:N", "count:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],
     )  # fmt: skip
+    known, missing = base.transform_filter("isValid(datum.mean)"), base.transform_filter("!isValid(datum.mean)")
     scale = alt.Scale(scheme="cividis", domain=[min(means), max(means)])
-    colour = alt.condition("isValid(datum.mean)", alt.Color("mean:Q", scale=scale, legend=None), alt.value(_MISSING))
-    ink = (
-        alt.when("!isValid(datum.mean)").then(alt.value("#57606a")).when(f"datum.mean > {middle}")
-        .then(alt.value("#000000")).otherwise(alt.value("#ffffff"))
-    )  # fmt: skip
+    ink = alt.when(f"datum.mean > {middle}").then(alt.value("#000000")).otherwise(alt.value("#ffffff"))
     layers = alt.layer(
-        base.mark_rect(stroke="#ffffff", strokeWidth=2, invalid=None).encode(color=colour),
-        base.mark_text(fontSize=11).encode(text="label:N", color=ink),
+        known.mark_rect(stroke="#ffffff", strokeWidth=2).encode(color=alt.Color("mean:Q", scale=scale, legend=None)),
+        missing.mark_rect(stroke="#ffffff", strokeWidth=2, color=_MISSING),
+        known.mark_text(fontSize=11).encode(text="label:N", color=ink),
+        missing.mark_text(fontSize=11, color=_QUIET).encode(text="label:N"),
     )
     return finish(layers, height=_ROW_PX * len(arms))
 
 
 def _arm_axis(*, grid: bool) -> alt.Axis:
-    return alt.Axis(grid=grid, labelLimit=150, labelExpr=_TWO_LINES, labelLineHeight=13)
+    raised = {"condition": {"test": "indexof(datum.label, ' · ') >= 0", "value": -6}, "value": 0}
+    return alt.Axis(grid=grid, labelLimit=150, labelExpr=_TWO_LINES, labelLineHeight=13, labelOffset=raised)
 
 
 def _label(row: Row) -> str:
     if row["mean"] is not None:
         partial = row["num_pending"] or row["num_failed"] or row["num_skipped"]
-        return f"{row['mean']:.3f}{'*' if partial else ''}"
-    reasons = [name for name in ("failed", "skipped", "pending") if row[f"num_{name}"]]
-    return reasons[0] if reasons else "none"
+        return f"{row['mean']:.3f}".removeprefix("0") + ("*" if partial else "")
+    return next((word for name, word in _WHY.items() if row[f"num_{name}"]), "–")
 
 
 def ranking_panels(findings: Findings, marks: Marks) -> list[Panel]:

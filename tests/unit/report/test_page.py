@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -96,6 +97,49 @@ def test_pictures_are_images_with_words(parsed):
     assert all(attributes["alt"] for attributes in images)
     picture = Image.open(io.BytesIO(base64.b64decode(images[1]["src"].split(",")[1])))
     assert picture.size == (192, 192)
+
+
+def test_example_slices_are_the_best_the_median_and_the_worst_of_those_kept(tables):
+    from raysweep.report.findings import find
+    from raysweep.report.slices import galleries
+
+    scores = {0: 0.9, 1: 0.2, 2: None, 3: 0.7, 4: 0.5}
+
+    def examples(stage):
+        (kept,) = {len(simulated_examples(tables, stage, num=5))}
+        found = simulated_examples(tables, stage, num=kept)
+        return [dataclasses.replace(e, score=scores[i]) for i, e in enumerate(found)]
+
+    gallery = galleries(find(tables), examples)[0]
+    assert gallery.headings[:2] == ("Image", "Truth")
+    means = {row["arm"]: row["mean"] for row in find(tables).scores if row["annotations"] == 8}
+    assert list(gallery.headings[2:]) == sorted(gallery.headings[2:], key=lambda arm: -means[arm])
+    assert [row[0].heading.split(":")[0] for row in gallery.rows] == ["Best", "Median", "Worst"]
+    assert [row[2].score for row in gallery.rows] == [0.9, 0.5, None]
+
+
+def test_the_map_says_why_a_cell_has_no_score(page):
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    values = re.findall(r'{"arm": "([^"]+)", "count": "(\d+)"[^}]*"label": "([^"]+)"}', json.dumps(specs["heat-0"]))
+    labels = {(arm, count): label for arm, count, label in values}
+    assert labels["random", "120"] == "wait"
+    assert labels["imagenet", "8"].endswith("*")
+    assert re.fullmatch(r"\.\d{3}", labels["random", "8"])
+
+
+def test_cells_behind_a_failed_pretraining_are_shown_as_skipped():
+    study = simulated_study(
+        sources={"random": False, "acdc": True}, annotations=(8,), pretrain_epochs=(5,), epochs=2,
+        failed_pretraining=lambda cell: cell["seed"] == 1,
+    )  # fmt: skip
+    parsed = parse(page_of(study))
+    assert "1 of 6 cells are skipped because a pretraining before them failed (acdc · byol · 5 ep at 8)" in (
+        parsed.visible_text
+    )
+    titles = [attributes["title"] for _, attributes in parsed.elements if attributes.get("class") == "skipped"]
+    assert len(titles) == 1
+    assert "failed: StageError: loss is not finite" in titles[0]
+    assert "Needed by 1 cell" in parsed.visible_text
 
 
 def test_overlays_show_the_classes_in_their_colours():
