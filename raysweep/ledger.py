@@ -16,7 +16,8 @@ class LedgerRecord:
     """How a stage ended."""
 
     stage: str
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "stopped"]
+    """stopped: by the study's scheduler, before its last epoch; without one it would go on from its training state."""
     snapshots: tuple[int, ...] = ()
     """Epochs whose snapshots are published."""
     error: str | None = None
@@ -37,8 +38,8 @@ class LedgerRecord:
             ValueError: if the stage or its status is missing, or the status is no known one.
         """
         known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
-        if not isinstance(known.get("stage"), str) or known.get("status") not in ("done", "failed"):
-            raise ValueError("stage and status (done or failed) are required")
+        if not isinstance(known.get("stage"), str) or known.get("status") not in ("done", "failed", "stopped"):
+            raise ValueError("stage and status (done, failed or stopped) are required")
         return cls(**{**known, "snapshots": tuple(known.get("snapshots", ()))})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
 from raysweep.results.live import live_files
 from raysweep.results.query import query_store
-from raysweep.results.rates import measured_rates
+from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
@@ -137,6 +137,7 @@ def run(
             rates=measured_rates(opened, loaded.resources),
             retry_failed=retry_failed,
             trackers=trackers,
+            scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
         )
         _check_starts(launch)
         publish_cells(planned, opened)
@@ -145,6 +146,8 @@ def run(
         finally:
             for tracker in trackers:
                 tracker.close()
+            if not_needed := launch.not_needed():
+                publish_cells(planned, opened, not_needed)
     return StudyRun(planned, outcome, opened)
 
 
@@ -163,14 +166,15 @@ def report(
     return write_files(study, _as_store(store), None if out is None else Path(out), formats)
 
 
-def publish_cells(planned: Plan, store: Store) -> None:
-    """Publish which grid point is which stage."""
+def publish_cells(planned: Plan, store: Store, not_needed: Mapping[str, str] | None = None) -> None:
+    """Publish which grid point is which stage, and why the study did without some."""
     rows = [
         {
             **{key: value for key, value in cell.__dict__.items() if key != "lineage"},
             "study": planned.study.study,
             "cell": cell.name,
             "lineage": list(cell.lineage),
+            "not_needed": (not_needed or {}).get(cell.stage),
         }
         for cell in planned.cells
     ]

@@ -45,6 +45,8 @@ class Fake:
     """Attempts that sleep for ever in their last epoch, without a sign of life."""
     waits_for: str | None = None
     """Name of a stage that has to end before this one takes its last epoch; it raises if that takes a minute."""
+    val_score: float | None = None
+    """Validation score of every epoch."""
     kind: Kind = "finetune"
     """Decides which of the plan's two requests for resources applies."""
 
@@ -62,8 +64,10 @@ class Event:
     """Seconds since 1970."""
 
 
-def fake_plan(fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None) -> Plan:
-    """Return a plan of fake stages; ``resources`` is the study's section of that name."""
+def fake_plan(
+    fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None, stop: Mapping[str, Any] | None = None
+) -> Plan:
+    """Return a plan of fake stages; ``resources`` and ``stop`` are the study's sections of those names."""
     stages: dict[str, Stage] = {}
     snapshots: dict[str, set[int]] = defaultdict(set)
     for fake in fakes:
@@ -77,7 +81,7 @@ def fake_plan(fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None)
     planned = {
         key: Stage(**{**stage.__dict__, "snapshots": tuple(sorted(snapshots[key]))}) for key, stage in stages.items()
     }
-    return Plan(_study(resources or {}), (), planned)
+    return Plan(_study(resources or {}, stop or {}), (), planned)
 
 
 def run_fake_stage(
@@ -105,12 +109,16 @@ def run_fake_stage(
         if published:
             store.write_bytes(store.snapshot_path(stage.id, epoch), b"")
             _log(store, "snapshot", stage, attempt)
-        yield Progress(epoch, published)
+        yield Progress(epoch, published, metrics=_metrics(fake["val_score"]))
     row = {**stage_columns(stage), "status": "done", "epochs": stage.epochs, "attempt": attempt, "threads": threads}
     write_part(store, "stages", stage.id, [row])
     snapshots = store.snapshot_epochs(stage.id)
     store.record(LedgerRecord(stage.id, "done", snapshots, attempt=attempt, host=socket.gethostname()))
     _log(store, "end", stage, attempt)
+
+
+def _metrics(val_score: float | None) -> dict[str, float]:
+    return {} if val_score is None else {"val/score": val_score}
 
 
 def _work(seconds: float, beat: Callable[[], None]) -> None:
@@ -160,16 +168,19 @@ def _config_of(fake: Fake) -> dict[str, Any]:
             "fails_in_attempts": list(fake.fails_in_attempts),
             "hangs_in_attempts": list(fake.hangs_in_attempts),
             "waits_for": fake.waits_for,
+            "val_score": fake.val_score,
         },
         "backbone": {"encoder": "none"},
         "method": {"name": "fake"},
-        "task": {"kind": "fake"},
+        "task": {"kind": "fake", "settings": {"metric": "score"}},
+        "tuning": "full",
+        "annotations": 1,
         "pack": "none",
         "seed": 0,
     }
 
 
-def _study(resources: Mapping[str, Any]) -> Study:
+def _study(resources: Mapping[str, Any], stop: Mapping[str, Any]) -> Study:
     return validate_study(
         {
             "study": "fake",
@@ -179,5 +190,6 @@ def _study(resources: Mapping[str, Any]) -> Study:
             "tasks": {"segmentation": {"kind": "segmentation", "pack": "nowhere"}},
             "grid": {"source": ["random"], "annotations": [1], "seed": [0]},
             "resources": dict(resources),
+            "stop": dict(stop),
         }
     )

@@ -13,7 +13,7 @@ patients, and tests compare seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,6 +30,8 @@ from raysweep.results.read import StudyTables
 CASE_METRICS = ("dice", "iou")
 """Metrics that a subject has."""
 ALL_SUBJECTS = "(all)"
+MISSING = ("failed", "skipped", "stopped", "not needed", "pending")
+"""Why a cell has no score: the statuses of the trials view other than done."""
 _COMPUTED: WeakKeyDictionary[StudyTables, list[ArmScores]] = WeakKeyDictionary()
 _SLICE = ["stage", "subject", "volume", "frame", "slice_number"]
 _SUBJECT_SCORES = pa.schema([("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())])
@@ -49,15 +51,19 @@ class ArmScores:
     seeds: tuple[int, ...]
     subjects: tuple[str, ...]
     scores: NDArray[np.float64]
-    num_pending: int
-    num_failed: int
-    num_skipped: int
+    missing: Mapping[str, int]
+    """Status -> cells that have it, of those without a score."""
 
     @property
     def mean(self) -> float:
         """Mean over seeds and subjects; NaN if nothing has finished."""
         present = self.scores[np.isfinite(self.scores)]
         return float(present.mean()) if present.size else float("nan")
+
+    @property
+    def num_subjects(self) -> int | None:
+        """Number of test subjects with a score; None where a score belongs to no subject."""
+        return None if self.subjects == (ALL_SUBJECTS,) else len(self.subjects)
 
     @property
     def seed_means(self) -> NDArray[np.float64]:
@@ -198,9 +204,7 @@ def _collect(
         scores=np.array([[found[s].get(p, np.nan) for p in subjects] for s in seeds], np.float64).reshape(
             len(seeds), len(subjects)
         ),
-        num_pending=status.count("pending"),
-        num_failed=status.count("failed"),
-        num_skipped=status.count("skipped"),
+        missing={why: status.count(why) for why in MISSING},
     )
 
 

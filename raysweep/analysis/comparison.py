@@ -142,7 +142,7 @@ def _compare(first: ArmScores, second: ArmScores, test: Test) -> dict[str, Any]:
         "effect_size": _tests.standardised_mean(by_unit(differences)),
         "probability_of_improvement": _tests.probability_of_improvement(scores, others),
         "num_seeds": scores.shape[0],
-        "num_subjects": scores.shape[1],
+        "num_subjects": None if first.num_subjects is None else scores.shape[1],
         "test": test,
         "p": _TESTS[test](first, second, differences),
     }

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysweep.analysis._scores import ArmScores, arm_scores, common, paired
+from raysweep.analysis._scores import MISSING, ArmScores, arm_scores, common, paired
 from raysweep.analysis._statistics import Interval, mean_interval
 from raysweep.analysis._tables import AXES, answer_table
 from raysweep.analysis.arms import Arm, Setting
 from raysweep.results.read import StudyTables
+
+
+def _column(why: str) -> str:
+    return f"num_{why.replace(' ', '_')}"
+
 
 SCORES = {
     **AXES,
@@ -22,9 +27,7 @@ SCORES = {
     "high": pa.float64(),
     "num_seeds": pa.int64(),
     "num_subjects": pa.int64(),
-    "num_pending": pa.int64(),
-    "num_failed": pa.int64(),
-    "num_skipped": pa.int64(),
+    **{_column(why): pa.int64() for why in MISSING},
 }
 AREA = {
     **{name: kind for name, kind in AXES.items() if name != "annotations"},
@@ -51,7 +54,8 @@ def data_efficiency(tables: StudyTables) -> pa.Table:
     the foreground classes present (``stages.test_score`` weighs slices equally instead). The interval is a
     bootstrap over seeds and patients and holds for new seeds and new patients of the same kind; with one seed
     it holds for that seed alone. Unfinished grid points keep their row, with nulls and the number of cells
-    pending, failed and skipped.
+    pending, failed, skipped, stopped by
+    the study's scheduler, and not needed.
 
     Source: Owen 2007, The pigeonhole bootstrap; Hesterberg 2015, What teachers should know about the
     bootstrap.
@@ -65,10 +69,8 @@ def data_efficiency(tables: StudyTables) -> pa.Table:
                 "metric": entry.metric,
                 **interval.__dict__,
                 "num_seeds": len(entry.seeds),
-                "num_subjects": len(entry.subjects),
-                "num_pending": entry.num_pending,
-                "num_failed": entry.num_failed,
-                "num_skipped": entry.num_skipped,
+                "num_subjects": entry.num_subjects,
+                **{_column(why): count for why, count in entry.missing.items()},
             }
         )
     return answer_table(rows, SCORES)

@@ -112,7 +112,9 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
     ledger = complete_ledger(opened)
-    running = running_stages(opened, {stage.id: (stage.kind, stage.name) for stage in planned.stages.values()})
+    stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
+    names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
+    running = running_stages(opened, names)
     show(status_summary(planned, ledger, running))
     if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
         raise typer.Exit(EXIT_FAILED)

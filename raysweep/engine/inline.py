@@ -49,6 +49,9 @@ class InlineExecutor:
                 beat=deadline.check,
             ):
                 launch.progress(stage, progress)
+                if launch.prunes(stage, progress):
+                    launch.stopped(stage, progress)
+                    return
                 if launch.queue.is_draining and progress.epoch < stage.epochs:
                     launch.interrupted(stage)
                     return

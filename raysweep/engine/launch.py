@@ -9,11 +9,13 @@ from typing import Any
 
 from raysweep.engine.gpu_shares import GpuShares
 from raysweep.engine.monitor import Monitor
+from raysweep.engine.pruning import Pruner
 from raysweep.engine.queue import Retries, StageQueue, State
+from raysweep.engine.seed_gate import Change, SeedGate
 from raysweep.engine.trackers import Tracker
 from raysweep.planning import Plan, Stage
 from raysweep.planning.cost import Rates
-from raysweep.stages.failure import Failure, record_attempt, record_failure
+from raysweep.stages.failure import Failure, record_attempt, record_failure, record_stop
 from raysweep.stages.progress import Progress
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import StageResources
@@ -55,8 +57,9 @@ class Launch:
         rates: Rates | None = None,
         retry_failed: bool = False,
         trackers: tuple[Tracker, ...] = (),
+        scores: Mapping[str, float] | None = None,
     ) -> None:
-        wanted = plan.study.resources
+        wanted, stop = plan.study.resources, plan.study.stop
         self.plan = plan
         self.store = store
         self.trackers = trackers
@@ -64,9 +67,15 @@ class Launch:
         self.hung_after_s = wanted.hung_after_s
         rates = rates or Rates()
         self.shares = GpuShares(rates.measured)
+        self._children = plan.children()
+        self._gate = SeedGate(plan, stop, scores or {}) if stop.seeds == "decided" else None
+        self._pruner = Pruner(stop.pruning) if stop.pruning is not None else None
+        self._scores: dict[str, float | None] = {}
         self.queue = StageQueue(
             plan,
             store.ledger() if ledger is None else ledger,
+            held=self._held(self._gate.held) if self._gate is not None else (),
+            keep_stopped=stop.pruning is not None,
             retries=Retries(wanted.attempts, wanted.backoff_s),
             retry_failed=retry_failed,
             cost=rates.stage_s,
@@ -75,6 +84,8 @@ class Launch:
         self.monitor = Monitor(self.queue, rates)
         self._done_before = self.queue.counts.get(State.DONE, 0)
         self._begin = time.monotonic()
+        if self._gate is not None:
+            self._follow_gate(self._gate.start())
 
     def resources(self, stage: Stage) -> StageResources:
         """Return what a stage asks of a node."""
@@ -110,24 +121,33 @@ class Launch:
             self.queue.snapshot(stage.id, epoch)
         self.shares.measured(stage, progress.gpu_peak_bytes, progress.gpu_total_bytes)
         self.monitor.progress(stage, progress.epoch)
+        self._scores[stage.id] = progress.score
         if progress.metrics:
             for tracker in self.trackers:
                 tracker.epoch(stage, progress.epoch, progress.metrics)
+
+    def prunes(self, stage: Stage, progress: Progress) -> bool:
+        """Return whether the study's scheduler stops a stage after what it reports."""
+        return self._pruner is not None and self._pruner.stops(stage, progress.epoch, progress.metrics)
 
     def finished(self, stage: Stage) -> None:
         """Note that a stage is done."""
         self.queue.finished(stage.id)
         self._ended(stage, "done")
+        self._ask_gate(stage)
 
     def interrupted(self, stage: Stage) -> None:
         """Note that an attempt was ended on purpose; it counts for nothing."""
         self.queue.interrupted(stage.id)
         self._ended(stage, "interrupted")
 
-    def stopped(self, stage: Stage) -> None:
-        """Note that the study's scheduler has ended a stage before its last epoch."""
+    def stopped(self, stage: Stage, progress: Progress) -> None:
+        """Note that the study's scheduler has ended a stage after what it reported last."""
+        metric = stage.config["task"]["settings"]["metric"]
+        record_stop(stage, self.store, progress.epoch, progress.metrics.get(f"val/{metric}"), self.attempt(stage))
         self.queue.stopped(stage.id)
         self._ended(stage, "stopped")
+        self._ask_gate(stage)
 
     def failed(self, stage: Stage, failure: Failure, gpu_share: float = 0.0) -> None:
         """Note that an attempt has failed: record it, and try again, or fail the stage for good.
@@ -149,6 +169,8 @@ class Launch:
             record_failure(stage, self.store, failure, attempt)
         self.monitor.failed(stage, failure.reason, again=again)
         self._ended(stage, "failed")
+        if not again:
+            self._ask_gate(stage)
 
     def refused(self, stage: Stage, reason: str) -> None:
         """Fail a ready stage that no node can ever run."""
@@ -170,6 +192,42 @@ class Launch:
             remaining=len(queue.stages) - done,
             stopped=queue.counts.get(State.STOPPED, 0),
         )
+
+    def not_needed(self) -> dict[str, str]:
+        """Return the stages that the study does without, and why."""
+        return {name: why for name, why in self.queue.reasons.items() if self.queue.state(name) is State.STOPPED}
+
+    def _ask_gate(self, ended: Stage) -> None:
+        if self._gate is None:
+            return
+        self._follow_gate(self._gate.ended(ended.id, self._scores.get(ended.id)))
+        for child in self._children[ended.id]:  # those of a failed parent end with it
+            if self.queue.state(child.id) is State.SKIPPED:
+                self._ask_gate(child)
+
+    def _follow_gate(self, change: Change) -> None:
+        for name in change.released:
+            self._release(self.plan.stages[name])
+        for name, reason in change.dropped.items():
+            self.queue.drop(name, reason)
+        for stage in reversed(list(self.plan.stages.values()) if change.dropped else []):
+            children = self._children[stage.id]
+            if children and all(self.queue.state(child.id) is State.STOPPED for child in children):
+                self.queue.drop(stage.id, "not needed: nothing that starts from it is")
+
+    def _release(self, stage: Stage) -> None:
+        if stage.parent is not None:
+            self._release(self.plan.stages[stage.parent.stage])
+        self.queue.release(stage.id)
+
+    def _held(self, finetunes: frozenset[str]) -> frozenset[str]:
+        """Return held fine-tunings with the pretrainings that only they start from."""
+        held = set(finetunes)
+        for stage in reversed(list(self.plan.stages.values())):
+            children = self._children[stage.id]
+            if children and all(child.id in held for child in children):
+                held.add(stage.id)
+        return frozenset(held)
 
     def _reasons(self, state: State) -> dict[str, str]:
         queue = self.queue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,8 +25,10 @@ class State(StrEnum):
     """after a failed attempt, until its back-off has passed"""
     RUNNING = "running"
     DONE = "done"
+    HELD = "held"
+    """until a comparison of the study needs it"""
     STOPPED = "stopped"
-    """by the study's scheduler, before its last epoch; its training state stays"""
+    """by the study's scheduler before its last epoch, or not needed at all"""
     FAILED = "failed"
     SKIPPED = "skipped"
     """because a stage before it failed"""
@@ -73,6 +75,8 @@ class StageQueue:
         retry_failed: bool = False,
         cost: Callable[[Stage], float] = lambda stage: float(stage.epochs),
         group_of: Callable[[Stage], Hashable] = _one_group,
+        held: Container[str] = (),
+        keep_stopped: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stages = plan.stages
@@ -92,7 +96,12 @@ class StageQueue:
         self._states: dict[str, State] = {}
         self._priorities = longest_paths(plan, cost, skip=lambda stage: is_done(stage, ledger.get(stage.id)))
         for stage in self.stages.values():
-            self._enter(stage, ledger.get(stage.id), retry_failed)
+            record = ledger.get(stage.id)
+            if record is not None and record.status == "failed" and retry_failed:
+                record = None
+            if record is not None and record.status == "stopped" and not keep_stopped:
+                record = None
+            self._enter(stage, record, is_held=stage.id in held)
 
     def state(self, stage: str) -> State:
         """Return where a stage stands."""
@@ -199,19 +208,40 @@ class StageQueue:
         if self._states[stage] is State.RUNNING:
             self._set(stage, State.STOPPED)
 
+    def release(self, stage: str) -> None:
+        """Let a held stage run as any other."""
+        if self._states[stage] is State.HELD:
+            self._set(stage, State.WAITING)
+            self._settle(self.stages[stage])
+
+    def drop(self, stage: str, reason: str) -> None:
+        """End a held stage that nothing needs."""
+        if self._states[stage] is State.HELD:
+            self._set(stage, State.STOPPED)
+            self.reasons[stage] = reason
+
     def refuse(self, stage: str, reason: str) -> None:
         """Fail a ready stage that no node can ever run."""
         self._fail(stage, reason)
 
-    def _enter(self, stage: Stage, record: LedgerRecord | None, retry_failed: bool) -> None:
+    def _enter(self, stage: Stage, record: LedgerRecord | None, *, is_held: bool) -> None:
         self._states[stage.id] = State.WAITING
         self._counts[State.WAITING] += 1
         if is_done(stage, record):
             self._set(stage.id, State.DONE)
-        elif record is not None and record.status == "failed" and not retry_failed:
+        elif record is not None and record.status == "failed":
             self._set(stage.id, State.FAILED)
             self.reasons[stage.id] = record.error or "failed in an earlier launch"
-        elif stage.parent is None or stage.parent.epoch in self._snapshots.get(stage.parent.stage, ()):
+        elif record is not None and record.status == "stopped":
+            self._set(stage.id, State.STOPPED)
+        elif is_held:
+            self._set(stage.id, State.HELD)
+        else:
+            self._settle(stage)
+
+    def _settle(self, stage: Stage) -> None:
+        """Find out whether a waiting stage can run, waits on, or is skipped."""
+        if stage.parent is None or stage.parent.epoch in self._snapshots.get(stage.parent.stage, ()):
             self._make_ready(stage.id)
         elif self._states[stage.parent.stage] in (State.FAILED, State.SKIPPED):
             self._skip(stage.id, stage.parent.stage)

@@ -25,6 +25,7 @@ from raysweep.errors import StoreError
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
+from raysweep.stages.progress import Progress
 
 WORKER_START_S = 15.0
 """What a worker takes until its first step, imports included: a stage that a warm worker can take saves it."""
@@ -49,6 +50,7 @@ class _Running:
     last_report: float | None = None
     """None before its worker has started."""
     presumed: Failure | None = None
+    pruned_at: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             launch.failed(stage, report.failure, running.request.get("GPU", 0.0))
         elif report.has_ended:
             launch.finished(stage)
+        elif running.pruned_at is not None:
+            launch.stopped(stage, running.pruned_at)
         else:
             launch.interrupted(stage)
 
@@ -159,6 +163,16 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._cluster.ask_for([*running, *(self._launch.request(stage) for stage in ready)])
         for running_stage in self._running.values():
             self._end_if_silent(running_stage)
+
+    def stops(self, trial_id: str, report: Report) -> bool:
+        """Return whether a trial is to stop after what it reports, for now (the launch drains) or for good (pruned)."""
+        running = self._running.get(trial_id)
+        if running is not None:
+            for progress in report.events:
+                if self._launch.prunes(running.stage, progress):
+                    running.pruned_at = progress
+                    return True
+        return self.is_draining and bool(report.events)
 
     def running_trials(self) -> list[StageTrial]:
         """Return the trials that have been handed to Tune and have not ended."""

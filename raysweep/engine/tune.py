@@ -105,7 +105,7 @@ class TuneExecutor:
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """Names no trial to run first, and stops trials when the launch drains.
+    """Names no trial to run first, and stops trials when the launch drains or prunes them.
 
     The queue has ordered the trials, and Tune starts pending ones by itself. It would move the trial that a scheduler
     names to the next idle worker and kill the worker that was starting for it: with stages shorter than the start of a
@@ -129,8 +129,8 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         return None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop a trial that has saved an epoch while the launch drains."""
-        stop = self._algorithm.is_draining and bool(Report(result).events)
+        """Stop a trial that has saved its last epoch, for now or for good."""
+        stop = self._algorithm.stops(trial.trial_id, Report(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 

@@ -8,16 +8,10 @@ import altair as alt
 
 from raysweep.analysis import Arm, Setting
 from raysweep.report.findings import Findings, Row, at, longest
-from raysweep.report.plots import Marks, Panel, count_heading, finish, short
+from raysweep.report.plots import ROW_PX, Marks, Panel, arm_axis, count_heading, finish, short
 
-_ROW_PX = 34
-_TWO_LINES = (
-    "indexof(datum.label, ' · ') < 0 ? datum.label : [slice(datum.label, 0, indexof(datum.label, ' · ')), "
-    "slice(datum.label, indexof(datum.label, ' · ') + 3)]"
-)
-"""An arm's source on one line, its method and epochs on the next: labels that fit a phone."""
 _MISSING, _QUIET = "#e1e5ea", "#57606a"
-_WHY = {"failed": "fail", "skipped": "skip", "pending": "wait"}
+_WHY = {"failed": "fail", "skipped": "skip", "stopped": "stop", "not_needed": "none", "pending": "wait"}
 """Why a cell of the map is empty, in words that fit a phone."""
 
 
@@ -45,7 +39,7 @@ def _heat(findings: Findings, rows: list[Row]) -> dict[str, Any]:
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("count:N", sort=[str(c) for c in counts], title="Annotated slices",
                 axis=alt.Axis(labelAngle=0, orient="top", grid=False)),
-        y=alt.Y("arm:N", sort=arms, title=None, axis=_arm_axis(grid=False)),
+        y=alt.Y("arm:N", sort=arms, title=None, axis=arm_axis(grid=False)),
         tooltip=["arm:N", "count:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],
     )  # fmt: skip
     known, missing = base.transform_filter("isValid(datum.mean)"), base.transform_filter("!isValid(datum.mean)")
@@ -57,17 +51,12 @@ def _heat(findings: Findings, rows: list[Row]) -> dict[str, Any]:
         known.mark_text(fontSize=11).encode(text="label:N", color=ink),
         missing.mark_text(fontSize=11, color=_QUIET).encode(text="label:N"),
     )
-    return finish(layers, height=_ROW_PX * len(arms))
-
-
-def _arm_axis(*, grid: bool) -> alt.Axis:
-    raised = {"condition": {"test": "indexof(datum.label, ' · ') >= 0", "value": -6}, "value": 0}
-    return alt.Axis(grid=grid, labelLimit=150, labelExpr=_TWO_LINES, labelLineHeight=13, labelOffset=raised)
+    return finish(layers, height=ROW_PX * len(arms))
 
 
 def _label(row: Row) -> str:
     if row["mean"] is not None:
-        partial = row["num_pending"] or row["num_failed"] or row["num_skipped"]
+        partial = any(row[f"num_{why}"] for why in _WHY)
         return f"{row['mean']:.3f}".removeprefix("0") + ("*" if partial else "")
     return next((word for name, word in _WHY.items() if row[f"num_{name}"]), "–")
 
@@ -112,7 +101,7 @@ def _ranking(rows: list[Row], marks: Marks, findings: Findings) -> dict[str, Any
         for row in rows
     ]  # fmt: skip
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        y=alt.Y("arm:N", sort=[row["arm"] for row in rows], title=None, axis=_arm_axis(grid=True)),
+        y=alt.Y("arm:N", sort=[row["arm"] for row in rows], title=None, axis=arm_axis(grid=True)),
         color=marks.encode_colour(),
         tooltip=["arm:N", alt.Tooltip("rank:Q", format=".2f")],
     )
@@ -123,7 +112,7 @@ def _ranking(rows: list[Row], marks: Marks, findings: Findings) -> dict[str, Any
         base.mark_bar(height=9, opacity=0.3).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=marks.encode_shape()),
     )
-    return finish(layers, height=_ROW_PX * len(rows))
+    return finish(layers, height=ROW_PX * len(rows))
 
 
 def efficiency_panels(findings: Findings, marks: Marks) -> list[Panel]:
@@ -132,7 +121,8 @@ def efficiency_panels(findings: Findings, marks: Marks) -> list[Panel]:
     for setting in findings.settings:
         for count in findings.annotations(setting)[-1:]:
             rows = [row for row in at(findings.efficiency, setting, count) if row["hours"]]
-            if len(rows) > 1:
+            hours = [row["hours"] for row in rows]
+            if len(rows) > 1 and max(hours) > 1.01 * min(hours):  # else a plot of prices says nothing
                 front = ", ".join(row["arm"] for row in sorted(rows, key=lambda r: r["hours"]) if row["on_front"])
                 text = f"Mean test {findings.metric} against hours of one cell; the Pareto front: {front}"
                 panels.append(Panel(count_heading(findings, setting, count), _efficiency(findings, rows, marks), text))

@@ -80,7 +80,7 @@ class Findings:
         return any(row["difference"] is not None for row in self.comparison)
 
     def count(self, status: str) -> int:
-        """Return the number of cells with a status: done, failed, skipped or pending."""
+        """Return the number of cells with a status of the trials view."""
         return sum(row["status"] == status for row in self.trials)
 
     def annotations(self, setting: Setting) -> list[int]:

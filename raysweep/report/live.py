@@ -37,6 +37,9 @@ def in_flight(store: Store, tables: StudyTables, refresh_s: int = 10) -> InFligh
         names[cell["stage"]] = ("finetune", cell["cell"])
         for parent in cell["lineage"] or ():
             names.setdefault(parent, ("pretrain", f"{Arm.of(cell).series}, seed {cell['seed']}"))
+    for stage in tables.stages.select(["stage", "status"]).to_pylist():
+        if stage["status"] == "stopped":  # its training state stays
+            names.pop(stage["stage"], None)
     return InFlight(running_stages(store, names), refresh_s)
 
 

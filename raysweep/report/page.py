@@ -20,6 +20,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from raysweep.analysis import Setting
+from raysweep.analysis._scores import MISSING
 from raysweep.report import comparison_plots, plots
 from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, Row, find
@@ -57,7 +58,8 @@ def build_report(
         classes=_classes(tables),
         published=[_published(number, findings) for number in facts.published.numbers],
         in_flight=in_flight,
-        num_subjects=max((row["num_subjects"] for row in findings.scores), default=0),
+        reasons=MISSING,
+        num_subjects=max((row["num_subjects"] or 0 for row in findings.scores), default=0),
         num_seeds=len({row["seed"] for row in findings.trials}),
         css=Markup(_asset("page.css")),
         scripts=[Markup(script) for script in scripts],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from raysweep.analysis import Setting
-from raysweep.analysis._scores import ArmScores, arm_scores
+from raysweep.analysis._scores import MISSING, ArmScores, arm_scores
 from raysweep.report.findings import Findings, Row, at, longest
 from raysweep.report.sentences import duration
 from raysweep.results.read import StudyTables
@@ -113,8 +113,8 @@ def _scores(findings: Findings, setting: Setting, entries: Mapping[Any, ArmScore
 
 def _score(row: Row, entry: ArmScores, best: float) -> str:
     if row["mean"] is None:
-        reasons = [f"{row[f'num_{why}']} {why}" for why in ("failed", "skipped", "pending") if row[f"num_{why}"]]
-        return ", ".join(reasons)
+        counts = {why: row[f"num_{why.replace(' ', '_')}"] for why in MISSING}
+        return ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     seeds = entry.seed_means
     text = f"{row['mean']:.3f}" + (f" ± {np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else "")
     return f"{_BOLD}{text}{_BOLD}" if row["mean"] == best else text

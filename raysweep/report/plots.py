@@ -18,6 +18,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _INK, _QUIET, _GRID = "#1f2328", "#57606a", "#e6e8eb"
 _MAX_TICKS = 10
+ROW_PX = 34
+_TWO_LINES = (
+    "indexof(datum.label, ' · ') < 0 ? datum.label : [slice(datum.label, 0, indexof(datum.label, ' · ')), "
+    "slice(datum.label, indexof(datum.label, ' · ') + 3)]"
+)
 Spec = dict[str, Any]
 
 
@@ -63,6 +68,11 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
         rows = [row for row in longest(findings.scores) if Setting.of(row) == setting]
         if any(row["mean"] is not None for row in rows):
             counts = findings.annotations(setting)
+            if len(counts) == 1:
+                spec = _intervals(_points(rows), findings, marks)
+                alt_text = f"Mean test {findings.metric} with its interval, one row per source"
+                panels.append(Panel(count_heading(findings, setting, counts[0]), spec, alt_text))
+                continue
             x = _log_x("annotations", counts, "Annotated slices")
             spec = _banded(_points(rows), x, _score_y(findings, "Test"), marks, height=340)
             alt_text = (
@@ -71,6 +81,29 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
             )
             panels.append(Panel(findings.setting_name(setting), spec, alt_text))
     return panels
+
+
+def _intervals(points: list[Row], findings: Findings, marks: Marks) -> Spec:
+    """Return means with their intervals, the best first: what is left of a curve with one annotation count."""
+    ordered = [point["arm"] for point in sorted(points, key=lambda point: -point["mean"])]
+    base = alt.Chart(alt.InlineData(values=points)).encode(
+        y=alt.Y("arm:N", sort=ordered, title=None, axis=arm_axis(grid=True)),
+        color=marks.encode_colour(),
+        tooltip=["arm:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],
+    )
+    scale = alt.Scale(zero=False, nice=True)
+    x = alt.X("mean:Q", title=f"Test {findings.metric}", scale=scale, axis=alt.Axis(grid=False))
+    layers = alt.layer(
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=marks.encode_shape()),
+    )
+    return finish(layers, height=ROW_PX * len(points))
+
+
+def arm_axis(*, grid: bool) -> alt.Axis:
+    """Return an axis of arms: the source on one line, method and epochs on the next, so that labels fit a phone."""
+    raised = {"condition": {"test": "indexof(datum.label, ' · ') >= 0", "value": -6}, "value": 0}
+    return alt.Axis(grid=grid, labelLimit=150, labelExpr=_TWO_LINES, labelLineHeight=13, labelOffset=raised)
 
 
 def length_panels(findings: Findings, marks: Marks) -> list[Panel]:

@@ -310,15 +310,27 @@ def _to_decide(row: Row, best: str) -> str:
 
 def _basis(undecided: list[Row]) -> str:
     """Say what undecided differences rest on, and whether more seeds alone could decide them."""
-    num_seeds = min(row["num_seeds"] for row in undecided)
-    num_subjects = min(row["num_subjects"] for row in undecided)
-    seeds = f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
-    subjects = f"{num_subjects} test subject{'' if num_subjects == 1 else 's'}"
-    # The permutation test of n subjects has no p below 2 / 2 ** n; the pairs of a count share the correction.
-    num_pairs = max(Counter((Setting.of(row), row["annotations"]) for row in undecided).values())
-    if num_pairs * 2.0 ** (1 - num_subjects) >= ALPHA:
-        return f"With {subjects} and {num_pairs} pairs the test cannot decide any: it needs more test subjects."
-    return f"They rest on as few as {seeds} and {subjects}; more of either would narrow the intervals."
+    pairs = Counter((Setting.of(row), row["annotations"]) for row in undecided)
+    # The permutation test of n subjects (seeds where scores have none) has no p below 2 / 2 ** n; the pairs of a count
+    # share the correction.
+    hopeless = {
+        row["num_subjects"] is None
+        for row in undecided
+        if pairs[Setting.of(row), row["annotations"]] * 2.0 ** (1 - (row["num_subjects"] or row["num_seeds"])) >= ALPHA
+    }
+    seeds = _number(min(row["num_seeds"] for row in undecided), "seed")
+    subjects = [row["num_subjects"] for row in undecided if row["num_subjects"] is not None]
+    basis = " and ".join([seeds, *([_number(min(subjects), "test subject")] if subjects else [])])
+    if hopeless:
+        more = " and ".join(sorted("seeds" if without else "test subjects" for without in hopeless))
+        num_pairs = _number(max(pairs.values()), "pair")
+        return f"With as few as {basis} and {num_pairs} the test cannot decide all: it needs more {more}."
+    either = "more of either" if subjects else "more"
+    return f"They rest on as few as {basis}; {either} would narrow the intervals."
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _unfinished(findings: Findings) -> list[str]:
@@ -334,6 +346,9 @@ def _unfinished(findings: Findings) -> list[str]:
     if skipped:
         because = "because a pretraining before them failed"
         sentences.append(f"{skipped} of {total} cells are skipped {because}{_where(findings, 'skipped')}.")
+    for status, ended in (("stopped", "were stopped by the study's scheduler"), ("not needed", "were not needed")):
+        if findings.count(status):
+            sentences.append(f"{findings.count(status)} of {total} cells {ended}{_where(findings, status)}.")
     return sentences
 
 

@@ -16,6 +16,7 @@ from raysweep.planning.summary import summarise
 from raysweep.report.live import RunningStage
 from raysweep.report.sentences import duration
 
+_STATES = ("done", "failed", "stopped", "skipped", "open")
 _MAX_ROWS = 9
 _MAX_LISTED = 4
 
@@ -34,7 +35,7 @@ def status_summary(
 
 
 def cell_states(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Counter[str]]:
-    """Return, by source, how many cells are done, failed, skipped and open."""
+    """Return, by source, how many cells are done, failed, stopped by the scheduler, skipped and open."""
     blocked: set[str] = set()
     for stage in plan.stages.values():  # parents come first
         if stage.parent is not None and (_is_lost(stage, ledger) or stage.parent.stage in blocked):
@@ -44,8 +45,8 @@ def cell_states(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Cou
         record = ledger.get(cell.stage)
         if is_done(plan.stages[cell.stage], record):
             state = "done"
-        elif record is not None and record.status == "failed":
-            state = "failed"
+        elif record is not None and record.status != "done":
+            state = record.status
         else:
             state = "skipped" if cell.stage in blocked else "open"
         states.setdefault(cell.source, Counter())[state] += 1
@@ -64,15 +65,15 @@ def _sources(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> Table:
     states = cell_states(plan, ledger)
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="dim")
     table.add_column("cells of source")
-    for name in ("done", "failed", "skipped", "open"):
+    for name in _STATES:
         table.add_column(name, justify="right")
     rows = list(states.items())
     for source, counter in rows[:_MAX_ROWS]:
-        table.add_row(Text(source), *(str(counter[name]) for name in ("done", "failed", "skipped", "open")))
+        table.add_row(Text(source), *(str(counter[name]) for name in _STATES))
     if len(rows) > _MAX_ROWS:
         rest = sum((counter for _, counter in rows[_MAX_ROWS:]), Counter[str]())
         more = Text(f"{len(rows) - _MAX_ROWS} more", "dim")
-        table.add_row(more, *(str(rest[name]) for name in ("done", "failed", "skipped", "open")))
+        table.add_row(more, *(str(rest[name]) for name in _STATES))
     return table
 
 

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from raysweep.analysis._scores import MISSING
 from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, find
 from raysweep.report.sentences import answers, arm_pattern, score
@@ -66,7 +67,7 @@ class _Summary:
 def _title(findings: Findings, facts: StudyFacts) -> Text:
     title = Text(facts.study, "bold")
     counts = [f"{findings.count('done')} of {len(findings.trials)} cells finished"]
-    counts += [f"{findings.count(s)} {s}" for s in ("pending", "failed", "skipped") if findings.count(s)]
+    counts += [f"{findings.count(s)} {s}" for s in reversed(MISSING) if findings.count(s)]
     title.append(f"  {', '.join(counts)}", "dim")
     if facts.protocol:
         title.append(f"  ·  {facts.protocol}", "dim")

@@ -1,4 +1,4 @@
-"""What stages took, from the tables of the store, for estimating those to come."""
+"""What earlier stages took and scored, from the tables of the store."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def measured_rates(store: Store, resources: Resources) -> Rates:
         if row["on_gpu"] in on_gpu.values()
     }
     return Rates(measured, on_gpu)
+
+
+def test_scores(store: Store) -> dict[str, float]:
+    """Return the test score of every finished finetune stage of the store."""
+    rows = query_store(store, "SELECT stage, test_score FROM stages WHERE status = 'done' AND test_score IS NOT NULL")
+    return {row["stage"]: row["test_score"] for row in rows.to_pylist()}

@@ -76,16 +76,17 @@ CELLS = Table(
         Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+        Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run", since=2),
     ),
 )
 
 STAGES = Table(
     "stages",
-    "One row per stage that has finished or failed: what it was, how it ended, what it cost.",
+    "One row per stage that has ended: what it was, how it ended, what it cost.",
     (
         Column("stage", _string, "id of the stage: a hash of everything that determines its result"),
         Column("kind", _dictionary, "pretrain or finetune"),
-        Column("status", _dictionary, "done or failed"),
+        Column("status", _dictionary, "done, failed, or stopped by the study's scheduler"),
         Column("method", _dictionary, "pretraining method, or null for a finetune stage"),
         Column("task", _dictionary, "kind of task (segmentation), or null for a pretrain stage"),
         Column("pack", _string, "digest of the pack it trained on"),
@@ -189,8 +190,8 @@ def check_version(metadata: Mapping[bytes, bytes] | None, path: str) -> None:
 
 VIEWS = {
     "trials": (
-        "One row per cell with the outcome of its finetune stage. Where that has not run, status is 'skipped' if a "
-        "pretraining before it failed (error says which and why), else 'pending'.",
+        "One row per cell with the outcome of its finetune stage. Where that has not run, status is 'not needed' if "
+        "the study did without it, 'skipped' if a pretraining before it failed (error says why), else 'pending'.",
         """
         WITH parents AS (
             SELECT study, cell, unnest(lineage) AS parent, generate_subscripts(lineage, 1) AS position FROM cells
@@ -201,11 +202,12 @@ VIEWS = {
         )
         SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
                c.task, c.backbone, c.tuning,
-               coalesce(s.status::VARCHAR, CASE WHEN b.parent IS NULL THEN 'pending' ELSE 'skipped' END) AS status,
+               CASE WHEN s.stage IS NOT NULL THEN s.status::VARCHAR WHEN c.not_needed IS NOT NULL THEN 'not needed'
+                    WHEN b.parent IS NOT NULL THEN 'skipped' ELSE 'pending' END AS status,
                s.metric, s.val_score, s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s,
-               CASE WHEN s.stage IS NULL AND b.parent IS NOT NULL
-                    THEN 'pretraining ' || b.parent || ' failed: ' || coalesce(b.error, 'no message')
-                    ELSE s.error END AS error,
+               CASE WHEN s.stage IS NOT NULL THEN s.error WHEN c.not_needed IS NOT NULL THEN c.not_needed
+                    WHEN b.parent IS NOT NULL
+                    THEN 'pretraining ' || b.parent || ' failed: ' || coalesce(b.error, 'no message') END AS error,
                c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
              LEFT JOIN blocked b ON b.study = c.study AND b.cell = c.cell

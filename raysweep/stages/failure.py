@@ -65,6 +65,13 @@ def record_failure(stage: Stage, store: Store, failure: Failure, attempt: int) -
     store.record(LedgerRecord(stage.id, "failed", snapshots, failure.reason, failure.traceback, attempt, failure.host))
 
 
+def record_stop(stage: Stage, store: Store, epoch: int, val_score: float | None, attempt: int) -> None:
+    """Publish that the study's scheduler has ended a stage after an epoch; its training state stays."""
+    ended = {"status": "stopped", "epochs": epoch, "val_score": val_score, "attempt": attempt}
+    write_part(store, "stages", stage.id, [{**stage_columns(stage), **ended}])
+    store.record(LedgerRecord(stage.id, "stopped", store.snapshot_epochs(stage.id), attempt=attempt))
+
+
 def stage_columns(stage: Stage) -> dict[str, Any]:
     """Return the columns of the stages table that the plan already knows."""
     config = stage.config

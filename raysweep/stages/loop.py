@@ -94,7 +94,7 @@ class TrainingLoop(ABC):
             self._save()
             self.history.elapsed_s += time.perf_counter() - begin
             yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
-        self._finish()
+        yield Progress(self.history.epoch, score=self._finish())
 
     @abstractmethod
     def train_epoch(self) -> dict[str, float]:
@@ -161,7 +161,8 @@ class TrainingLoop(ABC):
         if "cuda" in saved["rng"] and self.runtime.device.type == "cuda":
             torch.cuda.set_rng_state(saved["rng"]["cuda"], self.runtime.device)
 
-    def _finish(self) -> None:
+    def _finish(self) -> float | None:
+        """Publish rows and ledger record, and return the test score, if the stage has one."""
         begin = time.perf_counter()
         columns = self.conclude()
         stage = self.stage.id
@@ -174,6 +175,8 @@ class TrainingLoop(ABC):
         host = self.runtime.facts()["host"]
         self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host))
         self.store.delete(self.store.resume_path(stage))
+        score: float | None = columns.get("test_score")
+        return score
 
     def _latest(self) -> dict[str, float]:
         """Return the metrics of the epoch that has just ended, as split/metric."""

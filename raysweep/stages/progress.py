@@ -15,6 +15,8 @@ class Progress:
     """Epochs whose snapshots are published and were not reported before."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of the epoch as split/metric, for trackers and schedulers; the tables have them all."""
+    score: float | None = None
+    """Test score, once the stage has one."""
     gpu_peak_bytes: int | None = None
     """Most GPU memory held so far; None on a CPU."""
     gpu_total_bytes: int | None = None

@@ -220,6 +220,36 @@ class Resources(Settings):
     """A stage that takes no optimiser step for so many seconds counts as hung and is stopped; null to wait for ever."""
 
 
+class Pruning(Settings):
+    """Early stopping of fine-tunings that fall behind others of their task, backbone, tuning and annotation count."""
+
+    scheduler: Literal["asha", "median"]
+    """Ray Tune's scheduler: asynchronous successive halving, or the median stopping rule."""
+    grace_epochs: int = Field(1, ge=1)
+    """Epochs before a fine-tuning may be stopped."""
+    reduction_factor: float = Field(3, gt=1)
+    """Of so many fine-tunings one goes on, with asha."""
+    min_samples: int = Field(3, ge=1)
+    """Fine-tunings that a median is taken of, with median."""
+
+
+class Stop(Settings):
+    """What need not be run; by default everything is."""
+
+    seeds: Literal["all", "decided"] = "all"
+    """all: every seed; decided: a comparison with the reference gets no more seeds once its interval is decided."""
+    reference: Name | None = None
+    """Source that the others are compared with, where seeds is decided."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Probability that any comparison of the study is decided wrongly."""
+    min_seeds: int = Field(3, ge=3)
+    """Seeds before the first look."""
+    margin: float | None = Field(None, gt=0)
+    """A difference whose interval lies within -margin and margin is decided too: it does not matter."""
+    pruning: Pruning | None = None
+    """Early stopping of single fine-tunings; they have no test score then. Null lets each train to its end."""
+
+
 class Study(Settings):
     """A study: packs, sources, tasks, and the grid over them."""
 
@@ -241,6 +271,8 @@ class Study(Settings):
     """The axes."""
     resources: Resources = Resources()
     """What stages ask of a node."""
+    stop: Stop = Stop()
+    """What need not be run."""
 
     @model_validator(mode="before")
     @classmethod

@@ -65,9 +65,9 @@ def test_unfinished_cells_are_counted_and_leave_no_scores():
         failed=lambda cell: cell["source"] == "imagenet" and cell["seed"] == 1,
     )
     entries = {(e.arm.label, e.annotations): e for e in arm_scores(tables)}
-    assert entries["random", 8].num_pending == 3
+    assert entries["random", 8].missing["pending"] == 3
     assert entries["random", 8].scores.size == 0
-    assert entries["imagenet", 30].num_failed == 1
+    assert entries["imagenet", 30].missing["failed"] == 1
     assert entries["imagenet", 30].seeds == (0, 2)
     rows = {(r["arm"], r["annotations"]): r for r in data_efficiency(tables).to_pylist()}
     assert rows["random", 8]["mean"] is None

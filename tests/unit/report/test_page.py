@@ -8,10 +8,11 @@ import re
 import pytest
 from PIL import Image
 
+from raysweep.analysis import data_efficiency
 from raysweep.report import Publication, PublishedFinding, PublishedNumber, StudyFacts
 from raysweep.results.read import StudyTables
 from raysweep.results.write import to_table
-from tests.simulate import simulated_examples, simulated_study
+from tests.simulate import several_tasks, simulated_examples, simulated_study
 from tests.unit.report.study_pages import page_of, parse, partial_study
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -136,10 +137,29 @@ def test_cells_behind_a_failed_pretraining_are_shown_as_skipped():
     assert "1 of 6 cells are skipped because a pretraining before them failed (acdc · byol · 5 ep at 8)" in (
         parsed.visible_text
     )
-    titles = [attributes["title"] for _, attributes in parsed.elements if attributes.get("class") == "skipped"]
+    titles = [
+        attributes["title"]
+        for _, attributes in parsed.elements
+        if attributes.get("class") == "skipped" and "title" in attributes
+    ]
     assert len(titles) == 1
     assert "failed: StageError: loss is not finite" in titles[0]
     assert "Needed by 1 cell" in parsed.visible_text
+
+
+def test_cells_that_were_stopped_or_not_needed_are_shown_and_in_no_average():
+    study = simulated_study(sources={"random": False, "b": False}, annotations=(8,), epochs=2, seeds=(0, 1, 2),
+                            pending=lambda cell: cell["seed"] == 2)  # fmt: skip
+    cells = [c | ({"not_needed": "decided after 2 seeds"} if c["seed"] == 2 else {}) for c in study.cells.to_pylist()]
+    stages = [s | ({"status": "stopped"} if s["seed"] == 1 else {}) for s in study.stages.to_pylist()]
+    ended = StudyTables("s", to_table("cells", cells), to_table("stages", stages), study.epochs, study.cases)
+    text = parse(page_of(ended)).visible_text
+    assert "2 of 6 cells were stopped by the study's scheduler (random at 8 and b at 8)." in text
+    assert "2 of 6 cells were not needed (random at 8 and b at 8)." in text
+    assert "1 stopped, 1 not needed" in text
+    assert "have not run" not in text
+    rows = {row["arm"]: row for row in data_efficiency(ended).to_pylist()}
+    assert (rows["random"]["num_seeds"], rows["random"]["num_stopped"], rows["random"]["num_not_needed"]) == (1, 1, 1)
 
 
 def test_overlays_show_the_classes_in_their_colours():
@@ -200,6 +220,18 @@ def test_published_numbers_stand_beside_the_studys_own(tables):
     text = parse(page_of(tables, facts)).visible_text
     assert re.search(r"imagenet all dice 0\.871 ± 0\.010 0\.8\d\d \(0\.\d+ to 0\.\d+\) table 2", text)
     assert "imagenet all iou 0.500 not measured table 3" in text
+
+
+def test_one_annotation_count_is_drawn_as_means_with_intervals_and_runs_without_subjects_ask_for_seeds():
+    tables = several_tasks(2, sources={"random": False, "imagenet": False}, annotations=(8,), seeds=(0, 1, 2), epochs=2)
+    stages = [row | {"metric": "auc"} for row in tables.stages.to_pylist()]
+    scored = StudyTables("s", tables.cells, to_table("stages", stages), tables.epochs, tables.cases)
+    page = page_of(scored)
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    assert [layer["mark"]["type"] for layer in specs["score-0"]["layer"]] == ["rule", "point"]
+    text = parse(page).visible_text
+    assert "With as few as 3 seeds and 1 pair the test cannot decide all: it needs more seeds." in text
+    assert "test subject" not in text.split("Score against annotations")[0]
 
 
 def test_several_settings_are_named_apart():
