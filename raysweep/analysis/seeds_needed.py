@@ -49,10 +49,11 @@ def seeds_needed(tables: StudyTables, arms: Sequence[str] | None = None) -> pa.T
 
     A comparison is open where ``comparison`` does not decide it. If the true difference is the one observed, a
     study with ``seeds_needed`` seeds and the present subjects finds it significant in four cases of five, at 5 %
-    divided by the pairs compared at that annotation count; ``subjects_needed`` is the same for subjects with the
-    present seeds. Null where 1000 would not be enough: of seeds, that means the subjects limit the answer; of
-    both, that the difference is next to nothing. The observed difference is itself uncertain, so these are
-    orders of magnitude. Needs two seeds and two subjects; null otherwise.
+    divided by the pairs compared at that annotation count, and has subjects enough for the permutation test to say
+    so; ``subjects_needed`` is the same for subjects with the present seeds. Null where 1000 would not be enough: of
+    seeds, that means that the subjects limit the answer; of both, that the difference is next to nothing. The
+    observed difference is itself uncertain, so these are orders of magnitude. Needs two seeds and two subjects;
+    null otherwise.
 
     Source: Searle, Casella & McCulloch 1992, Variance Components, section 4.3 (two-way crossed, ANOVA estimates).
     """
@@ -106,5 +107,6 @@ def _fewest(designs: list[tuple[int, int]], found: Components, size: float, alph
         freedom = variance**2 / (seed_part**2 / (seeds - 1) + subject_part**2 / (subjects - 1))
     freedom = np.where(np.isfinite(freedom), freedom, np.inf)
     reach = (stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom)) * np.sqrt(variance)
-    enough = np.flatnonzero(reach <= size)
+    can_decide = 2.0 ** (1 - subjects) < alpha  # the permutation test of n subjects has no smaller p
+    enough = np.flatnonzero((reach <= size) & can_decide)
     return designs[int(enough[0])][axis] if len(enough) else None

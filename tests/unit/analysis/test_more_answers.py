@@ -137,6 +137,15 @@ def test_more_seeds_decide_what_seeds_blur_and_not_what_subjects_do():
     assert needed(seed_sd=0.0002, interaction_sd=0.0002) == []
 
 
+def test_no_number_of_seeds_helps_where_the_permutation_test_has_too_few_subjects():
+    truth = Effects(source_gain={"imagenet": 0.3}, seed_sd=0.002, interaction_sd=0.004)
+    tables = simulated_study(sources=PAIR, annotations=(8,), seeds=range(3), num_subjects=5, effects=truth)
+    (row,) = analysis.seeds_needed(tables).to_pylist()
+    assert row["seeds_needed"] is None
+    assert row["subjects_needed"] == 6  # 2 / 2 ** 5 is above 0.05, 2 / 2 ** 6 below
+    assert analysis.comparison(tables).to_pylist()[0]["high"] < 0
+
+
 def test_seeds_needed_reach_the_power_they_promise():
     from raysweep.analysis.seeds_needed import Components, _fewest
 
