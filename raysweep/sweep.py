@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.console import RenderableType
 
 from raysweep import registry
+from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
 from raysweep.engine.executor import Executor, Outcome
@@ -179,7 +180,20 @@ def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     packs = {name: open_study_pack(name, source, store) for name, source in study.packs.items()}
     for name in study.task_names:
         registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[study.task_settings(name).pack])
+    _check_pretraining_packs(study, packs)
     return {name: pack_facts(pack) for name, pack in packs.items()}
+
+
+def _check_pretraining_packs(study: Study, packs: Mapping[str, Pack]) -> None:
+    """Check that packs have what the methods that train on them learn from.
+
+    Raises:
+        PackError: saying what is missing.
+    """
+    steps = [step.pretrain for source in study.grid.source for step in study.sources[source] if step.pretrain]
+    for step in steps:
+        for name in study.grid.method if step.method is None else [step.method]:
+            registry.load("methods", name).METHOD.check_pack(study.method_settings(name), packs[step.pack])
 
 
 def _fetch_weights(study: Study, store: Store) -> None:

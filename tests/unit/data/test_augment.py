@@ -291,7 +291,8 @@ def test_probabilities_are_those_of_the_settings():
 def test_draws_of_one_sample_are_independent_of_each_other():
     settings = EVERYTHING.model_copy(update={"flip_p": 0.5, "jitter_p": 1.0, "noise_p": 0.5, "crop_ratio": (1, 1)})
     p = augment.draw(settings, torch.tensor([(400, 400)] * 4000), generator())
-    place = (p.y0 / (401 - p.h), p.x0 / (401 - p.w), p.h)
+    # The middle of the drawn pixel: its first edge lies lower the fewer there are to choose from.
+    place = ((p.y0 + 0.5) / (401 - p.h), (p.x0 + 0.5) / (401 - p.w), p.h)
     chosen = (p.flip_x, p.flip_y, p.blur_sigma_px > 0, p.noise_std > 0, p.solarise)
     sizes = (p.angle_deg, p.brightness, p.contrast, p.gamma, p.noise_seed)
     columns = torch.stack([column.double() for column in (*place, *chosen, *sizes)])
