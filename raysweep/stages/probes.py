@@ -29,7 +29,7 @@ MAX_CELLS = 4096
 _BATCH = 64
 _NUM_NEIGHBOURS, _TEMPERATURE = 20, 0.07
 _RIDGE = 1e-3
-_CELL_STRIDE = 8
+_MAX_GRID = 28
 
 
 class Probes:
@@ -46,8 +46,9 @@ class Probes:
     def measure(self, encoder: Encoder) -> dict[str, float]:
         """Return scores of an encoder's frozen features, and leave its mode as it was.
 
-        ``knn_dice`` and ``linear_dice``: cells of the feature map, classified as the most frequent class of their
-        pixels, mean Dice over foreground classes. ``knn_accuracy`` and ``linear_accuracy`` (or ``knn_auc`` and
+        ``knn_dice`` and ``linear_dice``: cells of a grid of up to 28 x 28, each described by all feature maps from that
+        grid's down to the coarsest and classified as the most frequent class of its pixels; mean Dice over foreground
+        classes. ``knn_accuracy`` and ``linear_accuracy`` (or ``knn_auc`` and
         ``linear_auc`` where labels do not exclude each other): pooled features, labels of slices. ``rank_me``: the
         effective rank of pooled features.
         """
@@ -115,11 +116,9 @@ class Probes:
 
     def _cells(self, encoder: Encoder, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the features (N, D) of cells, and their classes (N,), at most MAX_CELLS evenly spread."""
-        strides = encoder.reduction
-        level = next((i for i, stride in enumerate(strides) if stride >= _CELL_STRIDE), len(strides) - 1)
         features, classes = [], []
         for part in _parts(rows):
-            cells = self._run(encoder, part)[level].float().cpu()
+            cells = _describe_cells(self._run(encoder, part)).float().cpu()
             shapes = shapes_of(self.pack, part)
             masks = [mask_of(self.pack, int(row)) for row in part]
             _, labels = apply(scaled_slices(self.pack, part), keep_whole(shapes), self.image_size, masks=masks)
@@ -127,6 +126,18 @@ class Probes:
             classes.append(_most_frequent(labels, len(self.pack.class_names), *cells.shape[2:]).flatten())
         chosen = torch.from_numpy(_evenly(np.arange(sum(map(len, features))), MAX_CELLS))
         return torch.cat(features)[chosen], torch.cat(classes)[chosen]
+
+
+def _describe_cells(maps: list[Tensor]) -> Tensor:
+    """Return (B, D, h, w): on the finest grid of up to 28 cells a side, that map and all coarser ones, each scaled.
+
+    Source: Hariharan et al. 2015, arXiv:1411.5752, "hypercolumns".
+    """
+    chosen = [m for m in maps if m.shape[2] <= _MAX_GRID] or maps[-1:]
+    grid = chosen[0].shape[2:]
+    # Each map weighs as much as any other in a distance, however many channels it has.
+    scaled = [F.normalize(m.float(), dim=1) for m in chosen]
+    return torch.cat([F.interpolate(m, size=grid, mode="nearest") for m in scaled], 1)
 
 
 def knn_shares(known: Tensor, shares: Tensor, asked: Tensor) -> Tensor:

@@ -259,3 +259,17 @@ def test_names_on_the_axes_are_told_together_with_keys_that_are_wrong():
     assert told.startswith("study: 3 errors")
     for hint in ("'seed'", "'simclr'", "'random'"):
         assert f"Did you mean {hint}?" in told
+
+
+def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
+    message = error_of({"grid.method": ["simclr", "mae", "spark"], "pretraining.image_size": 32})
+    assert "backbones.small: method 'mae' trains transformer encoders, but 'test_resnet' is convolutional" in message
+    assert "method 'spark' hides squares of 32 pixels" in message
+    assert "simclr" not in message
+    named = {"sources.cardiac.1.pretrain.method": "i-jepa", "grid.method": [], "grid.source": ["random", "cardiac"]}
+    assert "method 'i-jepa' trains transformer encoders" in error_of(named)
+    fake_study({"grid.method": ["mae"], "backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}})
+
+
+def test_a_method_off_the_grid_is_not_asked():
+    fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
