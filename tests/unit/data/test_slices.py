@@ -18,7 +18,9 @@ DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "flo
 
 def pack_of(path, arrays):
     headers = [
-        SliceHeader(Bucket(1, *a.shape, str(a.dtype)), "s", "v", "train", has_mask=False, annotated=False, slice_number=n)
+        SliceHeader(
+            Bucket(1, *a.shape, str(a.dtype)), "s", "v", "train", has_mask=False, annotated=False, slice_number=n
+        )
         for n, a in enumerate(arrays)
     ]
     pixels = [SlicePixels(a, None, float(a.min()), float(a.max())) for a in arrays]

@@ -43,7 +43,9 @@ def log_softmax(values: Vector) -> list[float]:
     return [value - total for value in values]
 
 
-def cross_entropy_of_positive(query: Vector, positive: Vector, negatives: Sequence[Vector], temperature: float) -> float:
+def cross_entropy_of_positive(
+    query: Vector, positive: Vector, negatives: Sequence[Vector], temperature: float
+) -> float:
     """- log exp(q k / t) / (exp(q k / t) + sum exp(q n / t))."""
     up = math.exp(dot(query, positive) / temperature)
     down = up + sum(math.exp(dot(query, negative) / temperature) for negative in negatives)

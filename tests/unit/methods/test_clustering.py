@@ -104,7 +104,9 @@ def test_sela_assigns_the_whole_data_set_in_about_equal_shares():
     vectors = nets["memory"].vectors[1].double().tolist()
     prototypes = nets["prototypes"][1].weight.double().tolist()
     settings = method.settings
-    q = reference.sinkhorn([[dot(v, c) for c in prototypes] for v in vectors], settings.epsilon, settings.sinkhorn_rounds)
+    q = reference.sinkhorn(
+        [[dot(v, c) for c in prototypes] for v in vectors], settings.epsilon, settings.sinkhorn_rounds
+    )
     expected = [max(range(len(row)), key=row.__getitem__) for row in q]
     assert nets["memory"].clusters[1].tolist() == expected
 
@@ -121,7 +123,9 @@ def test_balanced_assignments_sum_to_one_and_fill_every_cluster():
     torch.testing.assert_close(q.sum(1), torch.ones(40))
     torch.testing.assert_close(q.sum(0), torch.full((5,), 8.0), atol=1e-2, rtol=0)
     expected = reference.sinkhorn(scores.double().tolist(), 0.05, 3)
-    torch.testing.assert_close(sinkhorn(scores, 0.05, 3).double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        sinkhorn(scores, 0.05, 3).double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0
+    )
 
 
 def test_kmeans_finds_well_separated_directions():

@@ -23,9 +23,7 @@ CLOSE = {"abs": 1e-5, "rel": 0}
 
 def queue_loss(method, queries, keys, negatives) -> float:
     temperature = method.settings.temperature
-    return mean(
-        [cross_entropy_of_positive(q, k, negatives, temperature) for q, k in zip(queries, keys, strict=True)]
-    )
+    return mean([cross_entropy_of_positive(q, k, negatives, temperature) for q, k in zip(queries, keys, strict=True)])
 
 
 @pytest.mark.parametrize("name", ["moco-v1", "moco-v2"])
@@ -60,7 +58,9 @@ def test_moco_v3_is_symmetric_and_scaled_by_twice_the_temperature():
     for queries, keys in ((q[0], k[1]), (q[1], k[0])):
         expected += mean(
             [
-                cross_entropy_of_positive(queries[i], keys[i], [keys[j] for j in range(NUM_SLICES) if j != i], temperature)
+                cross_entropy_of_positive(
+                    queries[i], keys[i], [keys[j] for j in range(NUM_SLICES) if j != i], temperature
+                )
                 for i in range(NUM_SLICES)
             ]
         )
@@ -161,7 +161,7 @@ def test_nnclr_takes_the_nearest_neighbour_as_the_positive():
     support = nets["support"].keys.double().tolist()
     z = [units(nets["projector"](nets["encoder"](view))) for view in batch.views]
     p = [units(nets["predictor"](nets["projector"](nets["encoder"](view)))) for view in batch.views]
-    neighbours = [[max(support, key=lambda s: dot(s, v)) for v in view] for view in z]  # noqa: B023
+    neighbours = [[max(support, key=lambda s: dot(s, v)) for v in view] for view in z]
     expected = 0.0
     for n, predictions in ((neighbours[0], p[1]), (neighbours[1], p[0])):
         for i in range(NUM_SLICES):
@@ -174,9 +174,7 @@ def test_nnclr_takes_the_nearest_neighbour_as_the_positive():
 def test_positional_contrast_averages_over_the_slices_of_about_the_same_height():
     method = build_method("positional-contrast", max_distance=0.3)
     batch = draw_batch(method)
-    z = units(
-        method.nets["projector"](method.nets["encoder"](torch.cat(list(batch.views))))
-    )
+    z = units(method.nets["projector"](method.nets["encoder"](torch.cat(list(batch.views)))))
     heights = batch.positions.double().tolist() * 2
     temperature, total = method.settings.temperature, 0.0
     for i in range(2 * NUM_SLICES):

@@ -37,7 +37,7 @@ def test_densecl_adds_matched_cells_against_a_queue_of_their_own():
     terms = []
     for b in range(NUM_SLICES):
         for s in range(4):
-            match = max(range(4), key=lambda k: dot(unit(f[b][s]), unit(g[b][k])))  # noqa: B023
+            match = max(range(4), key=lambda k: dot(unit(f[b][s]), unit(g[b][k])))
             pair = unit(r[b][s]), unit(t[b][match])
             terms.append(cross_entropy_of_positive(*pair, negatives["dense_queue"], temperature))
     assert loss_of(method, batch) == pytest.approx(0.7 * whole + 0.3 * mean(terms), **CLOSE)

@@ -23,7 +23,9 @@ def test_simsiam_stops_the_gradient_at_the_projections():
     z = [nets["projector"](nets["encoder"](view)) for view in batch.views]
     p = [units(nets["predictor"](value)) for value in z]
     z = [units(value) for value in z]
-    expected = -mean([dot(a, b) for one, other in ((p[0], z[1]), (p[1], z[0])) for a, b in zip(one, other, strict=True)])
+    expected = -mean(
+        [dot(a, b) for one, other in ((p[0], z[1]), (p[1], z[0])) for a, b in zip(one, other, strict=True)]
+    )
     assert loss_of(method, batch) == pytest.approx(expected, **CLOSE)
 
 

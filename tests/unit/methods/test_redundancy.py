@@ -1,5 +1,7 @@
 """Losses against collapse by variance, covariance and rank, number by number."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -25,9 +27,7 @@ def centred(values: list[float]) -> list[float]:
 def test_barlow_twins_is_equation_1():
     method = build_method("barlow-twins")
     batch, nets = draw_batch(method), method.nets
-    a, b = (
-        [centred(c) for c in columns(numbers(nets["projector"](nets["encoder"](view))))] for view in batch.views
-    )
+    a, b = ([centred(c) for c in columns(numbers(nets["projector"](nets["encoder"](view))))] for view in batch.views)
     # batch normalisation in the paper's listing adds 1e-5 to the variance
     size = [[(dot(c, c) / NUM_SLICES + 1e-5) ** 0.5 for c in view] for view in (a, b)]
     expected = 0.0
@@ -46,7 +46,9 @@ def vicreg(a: list[list[float]], b: list[list[float]], settings) -> float:
     for view in (a, b):
         c = [centred(column) for column in columns(view)]
         hinges += mean([max(0.0, 1 - (dot(v, v) / (num - 1) + 1e-4) ** 0.5) for v in c]) / 2
-        covariances += sum((dot(c[i], c[j]) / (num - 1)) ** 2 for i in range(width) for j in range(width) if i != j) / width
+        covariances += (
+            sum((dot(c[i], c[j]) / (num - 1)) ** 2 for i in range(width) for j in range(width) if i != j) / width
+        )
     return (
         settings.invariance_weight * distance
         + settings.variance_weight * hinges
@@ -76,9 +78,12 @@ def test_vicregl_matches_cells_by_place_and_by_likeness():
     maps = [nets["encoder"].feature_maps(view)[-1] for view in batch.views]
     assert maps[0].shape[2:] == (2, 2)
     whole = [numbers(nets["projector"](m.mean((2, 3)))) for m in maps]
-    cells = [[columns([sum(c, []) for c in item]) for item in numbers(nets["local_projector"](m))] for m in maps]
+    cells = [[columns([list(chain(*c)) for c in item]) for item in numbers(nets["local_projector"](m))] for m in maps]
     where = [
-        [[place_of(numbers(p)[b], (r + 0.5) / 2, (c + 0.5) / 2) for r in range(2) for c in range(2)] for b in range(NUM_SLICES)]
+        [
+            [place_of(numbers(p)[b], (r + 0.5) / 2, (c + 0.5) / 2) for r in range(2) for c in range(2)]
+            for b in range(NUM_SLICES)
+        ]
         for p in batch.places
     ]
     total = 0.0
@@ -92,9 +97,7 @@ def test_vicregl_matches_cells_by_place_and_by_likeness():
                     nearest = min(range(4), key=apart.__getitem__)
                     pairs.append((apart[nearest], cells[one][b][i], cells[other][b][nearest]))
                 matched.append(sorted(pairs, key=lambda pair: pair[0])[:3])
-            ranks = [
-                vicreg([m[k][1] for m in matched], [m[k][2] for m in matched], settings) for k in range(3)
-            ]
+            ranks = [vicreg([m[k][1] for m in matched], [m[k][2] for m in matched], settings) for k in range(3)]
             total += mean(ranks) / 2
     expected = 0.6 * vicreg(whole[0], whole[1], settings) + 0.4 * total
     assert loss_of(method, batch) == pytest.approx(expected, rel=1e-5, abs=1e-5)

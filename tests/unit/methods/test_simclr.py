@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from raysweep.methods.simclr import SimCLR, SimCLRSettings
 from raysweep.methods import Batch
+from raysweep.methods.simclr import SimCLR, SimCLRSettings
 from raysweep.sources.encoder import build_encoder
 from tests.pretraining import CONV, small_run
 

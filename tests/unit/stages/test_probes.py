@@ -11,7 +11,7 @@ from raysweep.data.pack import open_pack
 from raysweep.settings import Normalisation
 from raysweep.sources.encoder import build_encoder
 from raysweep.stages import probes
-from raysweep.stages.probes import Probes, accuracy, knn_shares, linear_scores, mean_auc, mean_dice
+from raysweep.stages.probes import Probes, accuracy, knn_shares, label_logits, linear_scores, mean_auc, mean_dice
 from raysweep.stages.runtime import prepare_runtime
 from tests.pretraining import CONV, VIT
 from tests.unit.data.packs import write_small_pack
@@ -31,28 +31,37 @@ def test_neighbours_vote_by_the_exponential_of_their_cosine():
     got = knn_shares(known, torch.nn.functional.one_hot(classes, 3).float(), asked)
     for row, query in zip(got.tolist(), asked.double(), strict=True):
         cosines = [float(query @ k / query.norm() / k.norm()) for k in known.double()]
-        nearest = sorted(range(30), key=lambda i: -cosines[i])[:20]  # noqa: B023
+        nearest = sorted(range(30), key=lambda i: -cosines[i])[:20]
         votes = [sum(math.exp(cosines[i] / 0.07) for i in nearest if classes[i] == k) for k in range(3)]
         assert row == pytest.approx([vote / sum(votes) for vote in votes], rel=1e-3, abs=1e-5)
 
 
-def test_linear_scores_are_the_weighted_ridge_solution():
-    """A gradient of 0 at the solution of the penalised least squares, written out."""
-    x = torch.randn(50, 4, generator=generator()).double() * torch.tensor([1.0, 5.0, 0.2, 2.0])
-    y, w = torch.rand(50, 2, generator=generator(1)).double(), torch.rand(50, generator=generator(2)).double() + 0.1
+def test_linear_scores_solve_the_penalised_logistic_regression():
+    """At the solution every coefficient's gradient, written out, is 0."""
+    x = torch.randn(60, 4, generator=generator()).double() * torch.tensor([1.0, 5.0, 0.2, 2.0])
+    classes = (x[:, 0] + x[:, 1] / 5 > 0).long() + (x[:, 3] > 2).long()
+    y = torch.nn.functional.one_hot(classes, 3).double()
+    w = torch.rand(60, generator=generator(2)).double() + 0.1
+    logits = linear_scores(x.float(), y.float(), x.float(), w.float()).double()
     w = w / w.sum()
-    mean = w @ x
-    z = (x - mean) / (w @ (x - mean) ** 2).sqrt()
-    scores = linear_scores(x.float(), y.float(), x.float(), w.float()).double()
-    beta = torch.linalg.lstsq(z, scores - w @ y).solution
-    gradient = z.T @ (w[:, None] * (scores - y)) + 1e-3 * beta
-    assert float(gradient.abs().max()) < 1e-5
+    z = (x - w @ x) / (w @ (x - w @ x) ** 2).sqrt()
+    coefficients = torch.linalg.lstsq(torch.cat((z, torch.ones(60, 1)), 1), logits).solution
+    residual = w[:, None] * (logits.softmax(1) - y)
+    assert float((z.T @ residual + 1e-2 * coefficients[:4]).abs().max()) < 1e-3
+    assert float(residual.sum(0).abs().max()) < 1e-3
+    assert float((logits.argmax(1) == classes).double().mean()) > 0.8
 
 
 def test_a_feature_that_never_changes_does_no_harm():
-    x = torch.cat((torch.randn(20, 2, generator=generator()), torch.ones(20, 1)), 1)
-    scores = linear_scores(x, x[:, :1], x)
-    torch.testing.assert_close(scores, x[:, :1], atol=0.02, rtol=0)
+    x = torch.cat((torch.randn(40, 2, generator=generator()), torch.ones(40, 1)), 1)
+    classes = torch.nn.functional.one_hot((x[:, 0] > 0).long(), 2).float()
+    assert accuracy(linear_scores(x, classes, x), classes) > 0.9
+
+
+def test_labels_that_do_not_exclude_each_other_have_a_regression_each():
+    x = torch.randn(80, 3, generator=generator())
+    labels = (x[:, :2] > 0).float()
+    assert mean_auc(label_logits(x, labels, x), labels) > 0.98
 
 
 def test_area_under_the_curve_is_the_mann_whitney_statistic_with_ties():
@@ -60,7 +69,10 @@ def test_area_under_the_curve_is_the_mann_whitney_statistic_with_ties():
     scores, truth = rng.integers(0, 6, (40, 3)).astype(float), rng.random((40, 3)) > 0.6
     truth[:, 2] = True  # a label that all have says nothing
     expected = np.mean(
-        [mannwhitneyu(s[t], s[~t]).statistic / t.sum() / (~t).sum() for s, t in zip(scores.T[:2], truth.T[:2], strict=True)]
+        [
+            mannwhitneyu(s[t], s[~t]).statistic / t.sum() / (~t).sum()
+            for s, t in zip(scores.T[:2], truth.T[:2], strict=True)
+        ]
     )
     assert mean_auc(torch.tensor(scores), torch.tensor(truth).float()) == pytest.approx(expected)
 
@@ -103,9 +115,15 @@ def test_features_that_tell_classes_apart_score_high(cardiac_pack, monkeypatch):
     as_image = lambda _, rows: torch.stack([torch.from_numpy(pack.mask(int(r)).astype(np.float32))[None] for r in rows])  # noqa: E731
     monkeypatch.setattr(probes, "_MAX_GRID", 32)
     measured = probes_of(cardiac_pack)
-    monkeypatch.setattr(probes, "scaled_slices", lambda p, rows: list(as_image(p, rows[:1])) if len(rows) == 1 else [
-        torch.from_numpy(pack.mask(int(r)).astype(np.float32))[None] for r in rows
-    ])
+    monkeypatch.setattr(
+        probes,
+        "scaled_slices",
+        lambda p, rows: (
+            list(as_image(p, rows[:1]))
+            if len(rows) == 1
+            else [torch.from_numpy(pack.mask(int(r)).astype(np.float32))[None] for r in rows]
+        ),
+    )
     monkeypatch.setattr(probes, "_describe_cells", lambda maps: maps[0])
     high = measured._masks(Oracle())
     noise = torch.rand(32, 2, 32, 32, generator=generator())
