@@ -42,8 +42,8 @@ def methods_table() -> Table:
         box=None,
         header_style="bold",
         caption="cost: FLOPs of a step relative to supervised training on one view, the encoder's alone, derived from "
-        "the default views at 224 pixels and checked by counting.\nencoder types: convolutional; transformer (plain, of "
-        "patch tokens); hierarchical (Swin and other attention).",
+        "the default views at 224 pixels and checked by counting.\nencoder types: convolutional; transformer (plain, "
+        "of patch tokens); hierarchical (Swin and other attention).",
         caption_justify="left",
     )
     for column in ("method", "family", "encoder types", "cost", "source"):

@@ -63,8 +63,8 @@ def run(quick: bool = False) -> Measurement:
             "method's defaults. Supervised learns the masks that are probed, the others never see them",
             "encoders": "test_resnet, or test_vit with patches of 4 where a method needs a transformer",
             "probes": "cells of a 16 x 16 grid (test_vit: 8 x 8), described by the feature maps from there on, each of "
-            "the most frequent class of its pixels: logistic regression, and 20 nearest neighbours; mean Dice over three "
-            "foreground classes",
+            "the most frequent class of its pixels: logistic regression, and 20 nearest neighbours; mean Dice over "
+            "three foreground classes",
             "random": "the very encoder a run started from, probed the same way",
             "rank": "effective rank of pooled features of the val split, of 96 dimensions (test_vit: 64)",
             "seconds": "of training, one core, mean over seeds; float32",
