@@ -152,9 +152,11 @@ def plan(
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary, stages and cells as JSON.")] = False,
 ) -> None:
-    """Show the cells and stages of a study, what is done, and what sharing saves. Nothing is trained."""
+    """Show the cells and stages of a study, what is done, what it takes, and what sharing saves. Nothing is trained."""
+    from raysweep.planning.cost import estimate
     from raysweep.planning.summary import plan_json, render_plan
     from raysweep.results.complete import complete_ledger
+    from raysweep.results.rates import measured_rates
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
     from raysweep.terminal import show
@@ -162,10 +164,11 @@ def plan(
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
     ledger = complete_ledger(opened)
+    estimated = estimate(planned, ledger, measured_rates(opened, planned.study.resources))
     if as_json:
-        typer.echo(json.dumps(plan_json(planned, ledger), indent=2))
+        typer.echo(json.dumps(plan_json(planned, ledger, estimated), indent=2))
     else:
-        show(render_plan(planned, ledger))
+        show(render_plan(planned, ledger, estimated))
 
 
 @app.command(epilog="Example: raysweep run search_spaces/quickstart.yaml --store results --set grid.seed=[0,1,2]")
@@ -180,6 +183,10 @@ def run(
     ] = ExecutorChoice.tune,
     set_: SetOption = None,
     retry_failed: Annotated[bool, typer.Option(help="Try stages again that failed in an earlier launch.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Also log metrics to tensorboard, mlflow or wandb; repeatable."),
+    ] = None,
     report_: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
     ] = True,
@@ -191,7 +198,13 @@ def run(
 
     try:
         launched = run_study(
-            study, store=store, executor=executor.value, address=address, retry_failed=retry_failed, set=set_ or []
+            study,
+            store=store,
+            executor=executor.value,
+            address=address,
+            retry_failed=retry_failed,
+            track=track or [],
+            set=set_ or [],
         )
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command continues where it stopped", err=True)

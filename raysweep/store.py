@@ -6,6 +6,7 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
     packs/<name>-<recipe>.h5            packs built from a study's recipe
     weights/<name>.safetensors          initial weights that stages read
     ledger/<stage>.json                 how the stage ended: the one authority on what is done
+    failures/<stage>/<number>.json      every attempt that failed, also of stages that were done later
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
@@ -22,50 +23,21 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pyarrow.fs as pafs
 
 from raysweep.errors import StoreError
+from raysweep.ledger import FailureRecord, LedgerRecord
+
+__all__ = ["FORMAT_VERSION", "FailureRecord", "LedgerRecord", "Store"]
 
 FORMAT_VERSION = 1
 _TEMPORARY = ".tmp-"
 _SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
-
-
-@dataclass(frozen=True)
-class LedgerRecord:
-    """How a stage ended."""
-
-    stage: str
-    status: Literal["done", "failed"]
-    snapshots: tuple[int, ...] = ()
-    """Epochs whose snapshots are published."""
-    error: str | None = None
-    """Last line of the exception."""
-    traceback: str | None = None
-    attempt: int = 1
-    host: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON-like values."""
-        return {**self.__dict__, "snapshots": list(self.snapshots)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LedgerRecord:
-        """Rebuild a record; keys of newer versions are ignored.
-
-        Raises:
-            ValueError: if the stage or its status is missing, or the status is no known one.
-        """
-        known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
-        if not isinstance(known.get("stage"), str) or known.get("status") not in ("done", "failed"):
-            raise ValueError("stage and status (done or failed) are required")
-        return cls(**{**known, "snapshots": tuple(known.get("snapshots", ()))})
 
 
 class Store:
@@ -288,6 +260,21 @@ class Store:
     def forget(self, stage: str) -> None:
         """Take a stage out of the ledger, so that the next launch runs it again."""
         self.delete(f"ledger/{stage}.json")
+
+    def record_failure(self, failure: FailureRecord) -> None:
+        """Publish that an attempt of a stage has failed."""
+        number = len(self.list(f"failures/{failure.stage}"))
+        path = f"failures/{failure.stage}/{number:04d}-{uuid.uuid4().hex[:8]}.json"
+        self.write_bytes(path, json.dumps(failure.to_json(), sort_keys=True).encode())
+
+    def failures(self, stages: Container[str] | None = None) -> Sequence[FailureRecord]:
+        """Return the failed attempts, of some stages or of all, in order of stage and time."""
+        found = []
+        for path in self.list("failures"):
+            if stages is None or Path(path).parent.name in stages:
+                with suppress(ValueError, TypeError):  # a record that cannot be read is no reason to stop
+                    found.append(FailureRecord.from_json(_parse(self.read_bytes(path) or b"")))
+        return found
 
     def _full(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"

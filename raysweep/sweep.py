@@ -16,15 +16,18 @@ from raysweep import registry
 from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
-from raysweep.engine.executor import Executor, Outcome
+from raysweep.engine.executor import Executor
 from raysweep.engine.inline import InlineExecutor
-from raysweep.engine.queue import StageQueue, State
+from raysweep.engine.launch import Launch, Outcome
+from raysweep.engine.queue import State
+from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.report import build_report, study_facts, terminal_summary, write_report
 from raysweep.results.complete import complete_ledger
 from raysweep.results.examples import read_examples
+from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
 from raysweep.store import Store
@@ -93,6 +96,7 @@ def run(
     executor: ExecutorName = "tune",
     address: str | None = None,
     retry_failed: bool = False,
+    track: Iterable[str] = (),
     set: Iterable[str] = (),
 ) -> StudyRun:
     """Run what is left of a study and return how it ended; launching again after any interruption continues it.
@@ -103,6 +107,7 @@ def run(
         executor: 'tune' for Ray Tune, 'inline' for this process without Ray.
         address: a Ray cluster's address; by default Ray starts on this machine.
         retry_failed: whether to try stages again that failed in an earlier launch.
+        track: trackers to follow the stages with: tensorboard, mlflow, wandb.
         set: overrides of the study file, ``dotted.key=value``.
 
     Raises:
@@ -113,11 +118,25 @@ def run(
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened))
-        ledger = complete_ledger(opened)
-        queue = StageQueue(planned, ledger, attempts=loaded.resources.attempts, retry_failed=retry_failed)
-        _check_starts(planned, queue, opened)
+        trackers = _trackers(track, loaded.study, opened)
+        launch = Launch(
+            planned,
+            opened,
+            ledger=complete_ledger(opened),
+            rates=measured_rates(opened, loaded.resources),
+            retry_failed=retry_failed,
+            trackers=trackers,
+            scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
+        )
+        _check_starts(launch)
         publish_cells(planned, opened)
-        outcome = _executor(executor, address).run(planned, queue, opened)
+        try:
+            outcome = _executor(executor, address).run(launch)
+        finally:
+            for tracker in trackers:
+                tracker.close()
+            if not_needed := launch.not_needed():
+                publish_cells(planned, opened, not_needed)
     return StudyRun(planned, outcome, opened)
 
 
@@ -150,14 +169,15 @@ def report(study: Study, *, store: Store | str | Path | None = None, out: str | 
     return ReportFiles(page, terminal_summary(tables, facts))
 
 
-def publish_cells(planned: Plan, store: Store) -> None:
-    """Publish which grid point is which stage."""
+def publish_cells(planned: Plan, store: Store, not_needed: Mapping[str, str] | None = None) -> None:
+    """Publish which grid point is which stage, and why the study did without some."""
     rows = [
         {
             **{key: value for key, value in cell.__dict__.items() if key != "lineage"},
             "study": planned.study.study,
             "cell": cell.name,
             "lineage": list(cell.lineage),
+            "not_needed": (not_needed or {}).get(cell.stage),
         }
         for cell in planned.cells
     ]
@@ -211,20 +231,29 @@ def _fetch_weights(study: Study, store: Store) -> None:
             store_timm_weights(store, name)
 
 
-def _check_starts(planned: Plan, queue: StageQueue, store: Store) -> None:
+def _check_starts(launch: Launch) -> None:
     """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
 
     Raises:
         StudyError: if timm has no such encoder.
         WeightsError: if weights do not fit their encoder.
     """
-    ready = [stage for stage in planned.stages.values() if not stage.parent and queue.state(stage.id) is State.READY]
+    stages = launch.plan.stages.values()
+    ready = [stage for stage in stages if not stage.parent and launch.queue.state(stage.id) is State.READY]
     starts = {canonical_json([stage.config["backbone"], stage.config["start"]]): stage for stage in ready}
     if starts:
         from raysweep.sources.snapshots import build_start
 
         for stage in starts.values():
-            build_start(store, stage.config, stage.inputs)
+            build_start(launch.store, stage.config, stage.inputs)
+
+
+def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, ...]:
+    chosen = list(names)
+    if unknown := sorted({*chosen} - TRACKERS.keys()):
+        raise StudyError(f"there is no tracker {unknown[0]!r}; allowed: {', '.join(TRACKERS)}")
+    folder = str(store.local_path("trackers")) if store.is_local else "raysweep-trackers"
+    return tuple(TRACKERS[name](study, folder) for name in chosen)
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from raysweep.identity import content_id
 from raysweep.planning.model import Kind, Parent, Plan, Stage
 from raysweep.results.write import write_part
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.progress import Progress
+from raysweep.stages.progress import Progress, no_beat
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study
 from raysweep.study.load import validate_study
@@ -40,8 +41,12 @@ class Fake:
     """Seconds that each epoch sleeps."""
     fails_in_attempts: tuple[int, ...] = ()
     """Attempts that raise in their last epoch."""
+    hangs_in_attempts: tuple[int, ...] = ()
+    """Attempts that sleep for ever in their last epoch, without a sign of life."""
     waits_for: str | None = None
     """Name of a stage that has to end before this one takes its last epoch; it raises if that takes a minute."""
+    val_score: float | None = None
+    """Validation score of every epoch."""
     kind: Kind = "finetune"
     """Decides which of the plan's two requests for resources applies."""
 
@@ -59,8 +64,10 @@ class Event:
     """Seconds since 1970."""
 
 
-def fake_plan(fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None) -> Plan:
-    """Return a plan of fake stages; ``resources`` is the study's section of that name."""
+def fake_plan(
+    fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None, stop: Mapping[str, Any] | None = None
+) -> Plan:
+    """Return a plan of fake stages; ``resources`` and ``stop`` are the study's sections of those names."""
     stages: dict[str, Stage] = {}
     snapshots: dict[str, set[int]] = defaultdict(set)
     for fake in fakes:
@@ -74,29 +81,53 @@ def fake_plan(fakes: Sequence[Fake], resources: Mapping[str, Any] | None = None)
     planned = {
         key: Stage(**{**stage.__dict__, "snapshots": tuple(sorted(snapshots[key]))}) for key, stage in stages.items()
     }
-    return Plan(_study(resources or {}), (), planned)
+    return Plan(_study(resources or {}, stop or {}), (), planned)
 
 
-def run_fake_stage(stage: Stage, store: Store, *, threads: int, attempt: int) -> Iterator[Progress]:
+def run_fake_stage(
+    stage: Stage,
+    store: Store,
+    *,
+    threads: int,
+    attempt: int,
+    gpu_share: float = 1.0,
+    beat: Callable[[], None] = no_beat,
+) -> Iterator[Progress]:
     """Run a fake stage as ``run_stage`` runs a real one."""
     fake = stage.config["fake"]
     _log(store, "begin", stage, attempt)
     for epoch in range(1, stage.epochs + 1):
-        time.sleep(fake["epoch_s"])
+        _work(fake["epoch_s"], beat)
         if epoch == stage.epochs and fake["waits_for"] is not None:
             wait_for_event(store, "end", fake["waits_for"])
         if epoch == stage.epochs and attempt in fake["fails_in_attempts"]:
             raise RuntimeError(f"{stage.name} fails in attempt {attempt}")
+        if epoch == stage.epochs and attempt in fake["hangs_in_attempts"]:
+            _log(store, "hang", stage, attempt)
+            threading.Event().wait()
         published = (epoch,) if epoch in stage.snapshots else ()
         if published:
             store.write_bytes(store.snapshot_path(stage.id, epoch), b"")
             _log(store, "snapshot", stage, attempt)
-        yield Progress(epoch, published)
+        yield Progress(epoch, published, metrics=_metrics(fake["val_score"]))
     row = {**stage_columns(stage), "status": "done", "epochs": stage.epochs, "attempt": attempt, "threads": threads}
     write_part(store, "stages", stage.id, [row])
     snapshots = store.snapshot_epochs(stage.id)
     store.record(LedgerRecord(stage.id, "done", snapshots, attempt=attempt, host=socket.gethostname()))
     _log(store, "end", stage, attempt)
+
+
+def _metrics(val_score: float | None) -> dict[str, float]:
+    return {} if val_score is None else {"val/score": val_score}
+
+
+def _work(seconds: float, beat: Callable[[], None]) -> None:
+    """Sleep, with a sign of life every fifth of a second, as optimiser steps give."""
+    end = time.monotonic() + seconds
+    beat()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))
+        beat()
 
 
 def events(store: Store) -> list[Event]:
@@ -135,17 +166,21 @@ def _config_of(fake: Fake) -> dict[str, Any]:
         "fake": {
             "epoch_s": fake.epoch_s,
             "fails_in_attempts": list(fake.fails_in_attempts),
+            "hangs_in_attempts": list(fake.hangs_in_attempts),
             "waits_for": fake.waits_for,
+            "val_score": fake.val_score,
         },
         "backbone": {"encoder": "none"},
         "method": {"name": "fake"},
-        "task": {"kind": "fake"},
+        "task": {"kind": "fake", "settings": {"metric": "score"}},
+        "tuning": "full",
+        "annotations": 1,
         "pack": "none",
         "seed": 0,
     }
 
 
-def _study(resources: Mapping[str, Any]) -> Study:
+def _study(resources: Mapping[str, Any], stop: Mapping[str, Any]) -> Study:
     return validate_study(
         {
             "study": "fake",
@@ -155,5 +190,6 @@ def _study(resources: Mapping[str, Any]) -> Study:
             "tasks": {"segmentation": {"kind": "segmentation", "pack": "nowhere"}},
             "grid": {"source": ["random"], "annotations": [1], "seed": [0]},
             "resources": dict(resources),
+            "stop": dict(stop),
         }
     )

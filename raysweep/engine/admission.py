@@ -34,44 +34,75 @@ class Admission:
 
     A stage that does not fit now reserves the node where it comes to fit soonest: stages behind it in the queue are
     admitted to other nodes only. Without that, a stream of small requests starves a large one for ever.
+
+    Nodes may come and go; a stage on a node that is gone holds nothing.
     """
 
-    def __init__(self, nodes: Sequence[Resources]) -> None:
-        self._nodes = [_Node(dict(node)) for node in nodes]
-        self._held: dict[str, tuple[_Node, Resources]] = {}
-        self._reserved: list[_Node] = []
+    def __init__(self, nodes: Sequence[Resources] | Mapping[str, Resources]) -> None:
+        self._nodes: dict[str, _Node] = {}
+        self._held: dict[str, tuple[str, Resources]] = {}
+        self._reserved: set[str] = set()
+        self.update(nodes if isinstance(nodes, Mapping) else {str(i): node for i, node in enumerate(nodes)})
+
+    def update(self, nodes: Mapping[str, Resources]) -> None:
+        """Take the nodes that there are now, by id, with what each has in all."""
+        for name in self._nodes.keys() - nodes.keys():
+            del self._nodes[name]
+        for name, total in nodes.items():
+            self._nodes.setdefault(name, _Node({})).total = dict(total)
 
     def begin_round(self) -> None:
         """Forget reservations; call before walking the queue from its head."""
-        self._reserved = []
+        self._reserved = set()
 
-    def admit(self, stage: str, request: Resources) -> bool:
-        """Admit a stage if a node that nobody reserved has room; otherwise reserve a node for it."""
-        open_nodes = [node for node in self._nodes if not any(node is reserved for reserved in self._reserved)]
-        fitting = [node for node in open_nodes if node.has_room(request)]
+    def admit(self, stage: str, request: Resources) -> str | None:
+        """Admit a stage and return its node if one that nobody reserved has room; otherwise reserve a node for it."""
+        unreserved = {name: node for name, node in self._nodes.items() if name not in self._reserved}
+        fitting = [name for name, node in unreserved.items() if node.has_room(request)]
         if fitting:
-            node = min(fitting, key=lambda node: _room_left(node, request))
-            node.add(request, +1)
-            self._held[stage] = (node, request)
-            return True
-        candidates = [node for node in open_nodes if node.could_hold(request)]
+            chosen = min(fitting, key=lambda name: _room_left(unreserved[name], request))
+            self._nodes[chosen].add(request, +1)
+            self._held[stage] = (chosen, request)
+            return chosen
+        candidates = [name for name, node in unreserved.items() if node.could_hold(request)]
         if candidates:
-            self._reserved.append(max(candidates, key=lambda node: _room_left(node, request)))
-        return False
+            self._reserved.add(max(candidates, key=lambda name: _room_left(unreserved[name], request)))
+        return None
+
+    def move(self, stage: str, node: str) -> None:
+        """Note that a stage runs on another node than it was admitted to: placement is the cluster's decision."""
+        held = self._held.get(stage)
+        if held is not None and held[0] != node and node in self._nodes:
+            self.release(stage)
+            self._nodes[node].add(held[1], +1)
+            self._held[stage] = (node, held[1])
 
     def release(self, stage: str) -> None:
         """Give back what a stage held."""
-        held = self._held.pop(stage, None)
-        if held is not None:
-            held[0].add(held[1], -1)
+        node, request = self._held.pop(stage, ("", {}))
+        if node in self._nodes:
+            self._nodes[node].add(request, -1)
+
+    def node_of(self, stage: str) -> str | None:
+        """Return the node that a stage was admitted to; None if it holds nothing."""
+        return self._held[stage][0] if stage in self._held else None
+
+    def has(self, node: str) -> bool:
+        """Whether a node is there."""
+        return node in self._nodes
 
     def can_ever_hold(self, request: Resources) -> bool:
         """Whether any node, empty, has room for a request."""
-        return any(node.could_hold(request) for node in self._nodes)
+        return any(node.could_hold(request) for node in self._nodes.values())
 
     def largest(self) -> list[dict[str, float]]:
         """Return what every node has in all, for messages."""
-        return [dict(node.total) for node in self._nodes]
+        return [dict(node.total) for node in self._nodes.values()]
+
+    def use(self, name: str) -> tuple[float, float]:
+        """Return how much of a resource is held, and how much there is."""
+        nodes = self._nodes.values()
+        return sum(node.used.get(name, 0.0) for node in nodes), sum(node.total.get(name, 0.0) for node in nodes)
 
 
 def _room_left(node: _Node, request: Resources) -> tuple[float, ...]:

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
-from raysweep.engine.executor import Outcome, num_threads, outcome_of, resources_of
-from raysweep.engine.monitor import Monitor
-from raysweep.engine.queue import StageQueue, State
-from raysweep.planning import Plan, Stage
-from raysweep.stages.failure import describe_error, record_failure
-from raysweep.store import Store
+from raysweep.engine.interrupt import DRAINING, first_interrupt
+from raysweep.engine.launch import Launch, Outcome
+from raysweep.planning import Stage
+from raysweep.stages.failure import failure_of
+from raysweep.stages.watch import Deadline
 
 
 class InlineExecutor:
     """Runs a plan in this process: for debugging, for tests, and where Ray cannot run."""
 
-    def run(self, plan: Plan, queue: StageQueue, store: Store) -> Outcome:
-        """Run every stage that the queue hands out, until it is finished."""
-        begin = time.monotonic()
-        done_before = queue.counts.get(State.DONE, 0)
-        with Monitor(queue) as monitor:
-            while (stage := queue.take()) is not None:
-                self._run_stage(stage, plan, queue, store, monitor)
-        return outcome_of(queue, done_before, time.monotonic() - begin)
+    def run(self, launch: Launch) -> Outcome:
+        """Run every stage that the queue hands out, until it is finished or drained."""
 
-    def _run_stage(self, stage: Stage, plan: Plan, queue: StageQueue, store: Store, monitor: Monitor) -> None:
+        def drain() -> None:
+            launch.queue.drain()
+            launch.monitor.say(DRAINING)
+
+        with first_interrupt(drain), launch.monitor:
+            while not launch.queue.is_finished:
+                stage = launch.queue.take()
+                if stage is not None:
+                    self._run_stage(stage, launch)
+                else:
+                    time.sleep(min(launch.queue.wakes_in_s() or 0.0, 0.5))
+        if launch.queue.is_draining:
+            raise KeyboardInterrupt
+        return launch.outcome()
+
+    def _run_stage(self, stage: Stage, launch: Launch) -> None:
         from raysweep.stages.run import run_stage  # torch is imported when the first stage runs
 
-        attempt = queue.tried[stage.id]
-        threads = num_threads(resources_of(plan, stage))
+        resources = launch.resources(stage)
+        share = launch.shares.share(stage, resources)
+        deadline = Deadline(resources.time_limit_s)
+        launch.started(stage)
         try:
-            for progress in run_stage(stage, store, threads=threads, attempt=attempt):
-                for epoch in progress.snapshots:
-                    queue.snapshot(stage.id, epoch)
-                monitor.progress(stage, progress.epoch)
+            for progress in run_stage(
+                stage,
+                launch.store,
+                threads=launch.threads(stage),
+                attempt=launch.attempt(stage),
+                gpu_share=share or 1.0,
+                beat=deadline.check,
+            ):
+                launch.progress(stage, progress)
+                if launch.prunes(stage, progress):
+                    launch.stopped(stage, progress)
+                    return
+                if launch.queue.is_draining and progress.epoch < stage.epochs:
+                    launch.interrupted(stage)
+                    return
         except Exception as error:  # noqa: BLE001 - any failure of a stage is recorded, and the others go on
-            reason, trace = describe_error(error)
-            again = queue.failed(stage.id, reason)
-            monitor.failed(stage, reason, again=again)
-            if not again:
-                record_failure(stage, store, reason, trace, attempt, socket.gethostname())
+            launch.failed(stage, failure_of(error), share)
         else:
-            queue.finished(stage.id)
-            monitor.refresh()
+            launch.finished(stage)

@@ -2,60 +2,96 @@
 
 from __future__ import annotations
 
+import json
+import queue
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+import ray
 from ray import tune
 
+from raysweep.errors import StageError
 from raysweep.planning.model import stage_from_json
-from raysweep.stages.failure import describe_error
+from raysweep.stages.failure import Failure
 from raysweep.stages.progress import Progress
+from raysweep.stages.watch import StageThread
 from raysweep.store import Store
 
 RUN_STAGE = "raysweep.stages.run:run_stage"
 """What runs a stage in the worker, as module:function; a test or a benchmark of the engine names its own."""
 
-_REPORT_EVERY_S = 1.0
-"""A report costs the driver milliseconds: metrics go to the store, only progress and snapshots come through here."""
+REPORT = "report"
+"""Key of a result under which the report stands, as JSON: Tune would flatten a dictionary."""
+
+
+class StageHungError(StageError):
+    """A stage gives no sign of life; its process is of no use any more."""
+
+    def __init__(self, reason: str, stack: str) -> None:
+        super().__init__(reason, stack)
+        self.reason = reason
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class StageTrainable(tune.Trainable):  # type: ignore[misc]
-    """Runs a stage, reporting at most once a second and at every published snapshot.
+    """Runs a stage in a thread, and reports at every published snapshot and now and then between.
 
-    A stage that raises ends its trial normally, with the error in the result: the actor stays usable.
+    A stage that raises ends its trial normally, with the failure in the report: the actor stays usable. One that hangs
+    ends its trial with an error, and the actor with it.
     """
 
     _settings: dict[str, Any]
-    _events: Iterator[Progress] | None
-    _epoch: int
+    _thread: StageThread | None = None
+    _is_running: bool = False
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a stage; nothing happens before the first step, for Tune may swap it."""
-        self._take(config)
+        self._settings = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next stage in the same process."""
-        self._take(new_config)
+        """Take the next stage in the same process, unless the one before cannot be ended."""
+        if self._is_running and self._thread is not None and not self._thread.stop():
+            return False
+        self._is_running = False
+        self._settings = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run until the next report."""
-        deadline = time.monotonic() + _REPORT_EVERY_S
-        result: dict[str, Any] = {"epoch": self._epoch, "snapshots": [], "done": False}
-        try:
-            if self._events is None:
-                self._events = self._start()
-            for progress in self._events:
-                self._epoch = result["epoch"] = progress.epoch
-                result["snapshots"] += progress.snapshots
-                if result["snapshots"] or time.monotonic() >= deadline:
-                    return result
-        except Exception as error:  # noqa: BLE001 - any failure of a stage is reported, and the actor goes on
-            result["error"], result["traceback"] = describe_error(error)
-        self._events = None
-        return {**result, "done": True}
+        """Run until the next report.
+
+        Raises:
+            StageHungError: if the stage gave no sign of life for too long.
+        """
+        thread = self._thread = self._thread or StageThread()
+        if not self._is_running:
+            thread.start(self._stage(thread), self._settings["time_limit_s"])
+            self._is_running = True
+        deadline = time.monotonic() + self._settings["report_every_s"]
+        events: list[Progress] = []
+        while True:
+            try:
+                event = thread.next_event(deadline - time.monotonic())
+            except queue.Empty:
+                self._check_alive(thread)
+                return self._report(events)
+            if not isinstance(event, Progress):
+                self._is_running = False
+                return self._report(events, ended=True, failure=event)
+            events.append(event)
+            if event.snapshots or time.monotonic() >= deadline:
+                return self._report(events)
+
+    def cleanup(self) -> None:
+        """End the stage that runs, if any, at its next sign of life."""
+        if self._is_running and self._thread is not None:
+            self._thread.stop(timeout_s=1.0)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the stage publishes its own training state."""
@@ -63,17 +99,38 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Load nothing: the stage continues from its own training state."""
 
-    def _take(self, config: dict[str, Any]) -> None:
-        self._settings = config
-        self._events = None
-        self._epoch = 0
-
-    def _start(self) -> Iterator[Progress]:
-        module, _, function = self._settings["runner"].partition(":")
-        run = getattr(import_module(module), function)  # by name, so that the driver imports no torch
-        stage = stage_from_json(self._settings["stage"])
-        store = Store(self._settings["store"])
-        events: Iterator[Progress] = run(
-            stage, store, threads=self._settings["threads"], attempt=self._settings["attempt"]
+    def _stage(self, thread: StageThread) -> partial[Iterator[Progress]]:
+        settings = self._settings
+        module, _, function = settings["runner"].partition(":")
+        return partial(
+            _run,
+            module,
+            function,
+            stage_from_json(settings["stage"]),
+            Store(settings["store"]),
+            threads=settings["threads"],
+            attempt=settings["attempt"],
+            gpu_share=settings["gpu_share"],
+            beat=thread.beat,
         )
-        return events
+
+    def _check_alive(self, thread: StageThread) -> None:
+        hung_after_s = self._settings["hung_after_s"]
+        if hung_after_s is not None and thread.silent_s > hung_after_s:
+            reason = f"hung: no optimiser step for {thread.silent_s:.0f} s (hung_after_s: {hung_after_s:g})"
+            raise StageHungError(reason, thread.where())
+
+    def _report(self, events: list[Progress], *, ended: bool = False, failure: Failure | None = None) -> dict[str, Any]:
+        report = {
+            "events": [asdict(event) for event in events],
+            "ended": ended,
+            "failure": None if failure is None else asdict(failure),
+            "node": ray.get_runtime_context().get_node_id(),
+        }
+        return {REPORT: json.dumps(report), "done": ended}
+
+
+def _run(module: str, function: str, *args: Any, **options: Any) -> Iterator[Progress]:
+    """Import what runs stages within the stage's thread: the driver imports no torch, and an import may fail."""
+    events: Iterator[Progress] = getattr(import_module(module), function)(*args, **options)
+    return events

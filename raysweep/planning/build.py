@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -71,22 +73,24 @@ class _Builder:
         self.packs = packs
         self.stages: dict[str, Stage] = {}
         self.snapshots: dict[str, set[int]] = {}
-        self.naive_epochs: dict[Kind, int] = {"pretrain": 0, "finetune": 0}
-        self._chains: dict[tuple[Any, ...], tuple[dict[str, Any], tuple[str, ...], int]] = {}
+        self.naive_epochs: Counter[str] = Counter()
+        self._chains: dict[tuple[Any, ...], _Chain] = {}
         self._tasks = {name: self._task(name) for name in study.task_names}
         self._method = cache(self._method_config)
+        self._pretrain_cost = cache(self._pretrain_epoch)
+        self._finetune_cost = cache(self._finetune_epoch)
         self._digest = cache(_weights_digest)
 
     def cell(self, point: _Point) -> Cell:
         """Return a grid point with its stages, adding those that are new."""
-        start, lineage, chain_epochs = self._chain(point)
+        chain = self._chain(point)
         task = self._tasks[point.task]
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
         count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
         self._check_channels(point.backbone, task.settings.pack)
         config = {
-            **self._common("finetune", point.backbone, start),
+            **self._common("finetune", point.backbone, chain.start),
             "task": task.config,
             "pack": pack.digest,
             "annotations": count,
@@ -95,10 +99,12 @@ class _Builder:
         }
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
-        stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source))
-        self.naive_epochs["pretrain"] += chain_epochs
-        self.naive_epochs["finetune"] += epochs
-        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, lineage)
+        cost = self._finetune_cost(point.task, point.backbone, point.tuning, count)
+        stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source), cost)
+        for pretraining, length in chain.trained.items():
+            self.naive_epochs[pretraining] += length
+        self.naive_epochs[stage] += epochs
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained))
         if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
@@ -110,19 +116,18 @@ class _Builder:
             for stage in self.stages.values()
         }
 
-    def _chain(self, point: _Point) -> tuple[dict[str, Any], tuple[str, ...], int]:
-        """Return where a cell's fine-tuning starts, the pretrain stages before it, and their epochs."""
+    def _chain(self, point: _Point) -> _Chain:
+        """Return where a cell's fine-tuning starts, and the pretrain stages before it."""
         seed = self.study.pretraining.seed if self.study.pretraining.seeds == "one" else point.seed
         key = (point.source, point.method, point.length, point.backbone, seed)
         if key not in self._chains:
             self._chains[key] = self._build_chain(point, seed)
         return self._chains[key]
 
-    def _build_chain(self, point: _Point, seed: int) -> tuple[dict[str, Any], tuple[str, ...], int]:
+    def _build_chain(self, point: _Point, seed: int) -> _Chain:
         steps = self.study.sources[point.source]
         start = self._initial(steps[0].weights)
-        lineage: list[str] = []
-        total = 0
+        trained: dict[str, int] = {}
         prefix = point.source
         for step in steps[1:]:
             assert step.pretrain is not None  # the schema allows nothing else after the first step
@@ -136,9 +141,8 @@ class _Builder:
             stage = self._pretrain(step.pretrain.pack, method, length, point.backbone, start, seed, name, point.source)
             self.snapshots.setdefault(stage, set()).add(epochs)
             start = {"stage": stage, "epoch": epochs}
-            lineage.append(stage)
-            total += epochs
-        return start, tuple(lineage), total
+            trained[stage] = epochs
+        return _Chain(start, trained)
 
     def _run_length(self, step: PretrainStep, epochs: int) -> int:
         """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""
@@ -167,18 +171,49 @@ class _Builder:
             "precision": shared.precision,
             "seed": seed,
         }
-        stage = self._add("pretrain", config, length, pack, self._weights_of(source))
+        cost = self._pretrain_cost(method, pack, backbone)
+        stage = self._add("pretrain", config, length, pack, self._weights_of(source), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
         return stage
 
-    def _add(self, kind: Kind, config: dict[str, Any], epochs: int, pack: str, weights: dict[str, str]) -> str:
+    def _add(
+        self, kind: Kind, config: dict[str, Any], epochs: int, pack: str, weights: dict[str, str], cost: _EpochCost
+    ) -> str:
         stage = content_id(config)
         if stage not in self.stages:
             start = config["start"]
             parent = Parent(start["stage"], start["epoch"]) if "stage" in start else None
             inputs = {"pack": self.packs[pack].path, **({} if parent else weights)}
-            self.stages[stage] = Stage(stage, kind, "", config, parent, epochs, inputs)
+            self.stages[stage] = Stage(
+                stage, kind, "", config, parent, epochs, inputs, shape=cost.shape, images=cost.images
+            )
         return stage
+
+    def _pretrain_epoch(self, method: str, pack: str, backbone: str) -> _EpochCost:
+        shared, facts = self.study.pretraining, self.packs[pack]
+        decides = {
+            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
+            "method": self._method(method),
+            "pack": facts.digest,
+            "training": [shared.batch_size, shared.image_size, shared.precision],
+        }
+        batch = min(shared.batch_size, facts.num_train_slices)
+        return _EpochCost(content_id(decides), facts.num_train_slices // max(batch, 1) * batch)
+
+    def _finetune_epoch(self, task: str, backbone: str, tuning: str, count: int) -> _EpochCost:
+        planned = self._tasks[task]
+        facts, training = self.packs[planned.settings.pack], planned.settings.training
+        decides: dict[str, Any] = {
+            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
+            "task": planned.config,
+            "pack": facts.digest,
+            "tuning": tuning,
+        }
+        images = facts.num_annotated["slice"]
+        if training.steps == "natural":
+            decides["annotations"] = count
+            images = round(images * count / max(1, facts.num_annotated[planned.settings.annotate_by]))
+        return _EpochCost(content_id(decides), math.ceil(images / training.batch_size) * training.batch_size)
 
     def _common(self, kind: Kind, backbone: str, start: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -219,6 +254,20 @@ class _Builder:
                 f"backbones.{backbone}.channels is {wanted}, but pack {pack!r} has {found} channel"
                 f"{'s' if found > 1 else ''} ({self.packs[pack].path}); they must be the same"
             )
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Where fine-tuning starts, and the pretrain stages before it with the epochs that this chain takes of each."""
+
+    start: dict[str, Any]
+    trained: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _EpochCost:
+    shape: str
+    images: int
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from raysweep.store import LedgerRecord
 from raysweep.study import Study
 
 Kind = Literal["pretrain", "finetune"]
@@ -39,8 +40,8 @@ class Parent:
 class Stage:
     """One unit of training, identified by everything that determines its result.
 
-    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish) and ``inputs`` (files to read) change
-    nothing in the result and are no part of it.
+    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``inputs`` (files to read), ``shape``
+    and ``images`` change nothing in the result and are no part of it.
     """
 
     id: str
@@ -51,6 +52,10 @@ class Stage:
     epochs: int
     inputs: Mapping[str, str]
     snapshots: tuple[int, ...] = ()
+    shape: str = ""
+    """Hash of what decides the cost of an epoch and the memory: equal for stages that differ in seed or start alone."""
+    images: int = 0
+    """Training images of an epoch, for estimates; approximate where annotations are volumes or subjects."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ class Plan:
     study: Study
     cells: tuple[Cell, ...]
     stages: Mapping[str, Stage]
-    naive_epochs: Mapping[Kind, int] = field(default_factory=dict)
-    """Epochs of a grid that repeats the pretraining in every cell, by kind of stage."""
+    naive_epochs: Mapping[str, int] = field(default_factory=dict)
+    """Epochs of each stage's training, over all cells, in a grid where every cell repeats its own pretraining."""
 
     def children(self) -> dict[str, list[Stage]]:
         """Return the dependents of every stage."""
@@ -98,6 +103,11 @@ class Plan:
             if stage.parent is not None:
                 found[stage.parent.stage].append(stage)
         return found
+
+
+def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
+    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
+    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
 
 
 def stage_to_json(stage: Stage) -> str:

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from raysweep.planning.model import Plan, Stage
+from raysweep.planning.cost import Estimate, estimate_lines
+from raysweep.planning.model import Kind, Plan, Stage, is_done
 from raysweep.store import LedgerRecord
 
 _MAX_LEAVES = 6
@@ -41,11 +42,6 @@ class PlanSummary:
         return asdict(self)
 
 
-def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
-    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
-    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
-
-
 def summarise(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> PlanSummary:
     """Count a plan's cells, stages and epochs, and what the ledger has of them."""
     stages = plan.stages.values()
@@ -59,15 +55,20 @@ def summarise(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> PlanSummary:
         num_failed=sum(record is not None and record.status == "failed" for record in records),
         pretrain_epochs=sum(stage.epochs for stage in stages if stage.kind == "pretrain"),
         finetune_epochs=sum(stage.epochs for stage in stages if stage.kind == "finetune"),
-        naive_pretrain_epochs=plan.naive_epochs["pretrain"],
-        naive_finetune_epochs=plan.naive_epochs["finetune"],
+        naive_pretrain_epochs=_naive(plan, "pretrain"),
+        naive_finetune_epochs=_naive(plan, "finetune"),
     )
 
 
-def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Any]:
-    """Return a plan as JSON-like values: the summary, every stage and every cell."""
+def _naive(plan: Plan, kind: Kind) -> int:
+    return sum(epochs for stage, epochs in plan.naive_epochs.items() if plan.stages[stage].kind == kind)
+
+
+def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord], estimated: Estimate | None = None) -> dict[str, Any]:
+    """Return a plan as JSON-like values: the summary, the estimate if there is one, every stage and every cell."""
     return {
         "summary": summarise(plan, ledger).to_json(),
+        **({} if estimated is None else {"estimate": {**asdict(estimated), "saved": estimated.saved}}),
         "stages": [
             {
                 "stage": stage.id,
@@ -84,8 +85,8 @@ def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Any]:
     }
 
 
-def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> RenderableType:
-    """Draw a plan for the terminal: counts, work against the naive grid, and the tree of stages."""
+def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord], estimated: Estimate | None = None) -> RenderableType:
+    """Draw a plan for the terminal: counts, work against the naive grid, the estimate, and the tree of stages."""
     s = summarise(plan, ledger)
     lines = [
         f"{s.study}: {s.num_cells} cells -> {s.num_stages} stages "
@@ -94,6 +95,8 @@ def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> RenderableTyp
         f"work: {s.pretrain_epochs} pretraining + {s.finetune_epochs} fine-tuning epochs; a grid that repeats the "
         f"pretraining in every cell: {s.naive_pretrain_epochs} + {s.naive_finetune_epochs}",
     ]
+    if estimated is not None:
+        lines += estimate_lines(estimated, s.num_stages)
     tree = Tree("stages")
     children = plan.children()
     for stage in plan.stages.values():

@@ -67,16 +67,17 @@ CELLS = Table(
         Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+        Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run"),
     ),
 )
 
 STAGES = Table(
     "stages",
-    "One row per stage that has finished or failed: what it was, how it ended, what it cost.",
+    "One row per stage that has ended: what it was, how it ended, what it cost.",
     (
         Column("stage", _string, "id of the stage: a hash of everything that determines its result"),
         Column("kind", _dictionary, "pretrain or finetune"),
-        Column("status", _dictionary, "done or failed"),
+        Column("status", _dictionary, "done, failed, or stopped by the study's scheduler"),
         Column("method", _dictionary, "pretraining method, or null for a finetune stage"),
         Column("task", _dictionary, "kind of task (segmentation), or null for a pretrain stage"),
         Column("pack", _string, "digest of the pack it trained on"),
@@ -95,10 +96,13 @@ STAGES = Table(
         Column("config", _string, "canonical JSON that the id is the hash of"),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
+        Column("shape", _string, "hash of what decides cost per epoch and memory: equal for stages that cost the same"),
         Column("attempt", _int, "which attempt this was, from 1", volatile=True),
         Column("started_at", _time, "when the attempt that ended it started", volatile=True),
         Column("wall_s", _float, "seconds of training and evaluation, over all attempts", volatile=True),
         Column("device", _string, "device it ran on: cpu, or the GPU's name", volatile=True),
+        Column("gpu_peak_bytes", _int, "most GPU memory it held at a time; null on a CPU", volatile=True),
+        Column("gpu_total_bytes", _int, "memory of that GPU; null on a CPU", volatile=True),
         Column("precision", _string, "arithmetic used: float32, bfloat16 or float16", volatile=True),
         Column("threads", _int, "CPU threads used", volatile=True),
         Column("host", _string, "host name of the node", volatile=True),
@@ -160,7 +164,9 @@ VIEWS = {
         "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
         """
         SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
-               c.task, c.backbone, c.tuning, coalesce(s.status::VARCHAR, 'pending') AS status, s.metric, s.val_score,
+               c.task, c.backbone, c.tuning,
+               coalesce(s.status::VARCHAR, if(c.not_needed IS NULL, 'pending', 'not needed')) AS status,
+               s.metric, s.val_score,
                s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
         """,

@@ -2,25 +2,74 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from raysweep.errors import StageError
 from raysweep.identity import canonical_json
+from raysweep.ledger import FailureKind
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
-from raysweep.store import LedgerRecord, Store
+from raysweep.store import FailureRecord, LedgerRecord, Store
 
 
-def record_failure(stage: Stage, store: Store, error: str, trace: str, attempt: int, host: str = "") -> None:
+class TimeLimitError(StageError):
+    """An attempt took longer than the study allows."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended an attempt of a stage."""
+
+    reason: str
+    """Last line of the exception, or what the engine found."""
+    kind: FailureKind = "error"
+    traceback: str = ""
+    host: str = ""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return what an exception says about the attempt that it ended on this host."""
+    reason = "".join(traceback.format_exception_only(error)).strip()
+    trace = "".join(traceback.format_exception(error))
+    return Failure(reason, _kind_of(error), trace, socket.gethostname())
+
+
+def _kind_of(error: BaseException) -> FailureKind:
+    if isinstance(error, TimeLimitError):
+        return "time-limit"
+    if isinstance(error, MemoryError):
+        return "memory"
+    # By name: the driver, which calls this too, has no torch.
+    if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(error):
+        return "gpu-memory"
+    return "error"
+
+
+def record_attempt(stage: Stage, store: Store, failure: Failure, attempt: int, *, counted: bool = True) -> None:
+    """Publish that an attempt has failed, whether or not the stage will be tried again."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    store.record_failure(
+        FailureRecord(stage.id, attempt, failure.kind, failure.reason, failure.traceback, failure.host, now, counted)
+    )
+
+
+def record_failure(stage: Stage, store: Store, failure: Failure, attempt: int) -> None:
     """Publish that a stage has failed for good: a row of the stages table, and the traceback in the ledger."""
-    row = {**stage_columns(stage), "status": "failed", "error": error, "attempt": attempt, "host": host}
-    write_part(store, "stages", stage.id, [row])
-    store.record(LedgerRecord(stage.id, "failed", store.snapshot_epochs(stage.id), error, trace, attempt, host))
+    ended = {"status": "failed", "error": failure.reason, "attempt": attempt, "host": failure.host}
+    write_part(store, "stages", stage.id, [{**stage_columns(stage), **ended}])
+    snapshots = store.snapshot_epochs(stage.id)
+    store.record(LedgerRecord(stage.id, "failed", snapshots, failure.reason, failure.traceback, attempt, failure.host))
 
 
-def describe_error(error: BaseException) -> tuple[str, str]:
-    """Return an exception's last line and its whole traceback."""
-    return "".join(traceback.format_exception_only(error)).strip(), "".join(traceback.format_exception(error))
+def record_stop(stage: Stage, store: Store, epoch: int, val_score: float | None, attempt: int) -> None:
+    """Publish that the study's scheduler has ended a stage after an epoch; its training state stays."""
+    ended = {"status": "stopped", "epochs": epoch, "val_score": val_score, "attempt": attempt}
+    write_part(store, "stages", stage.id, [{**stage_columns(stage), **ended}])
+    store.record(LedgerRecord(stage.id, "stopped", store.snapshot_epochs(stage.id), attempt=attempt))
 
 
 def stage_columns(stage: Stage) -> dict[str, Any]:
@@ -37,4 +86,5 @@ def stage_columns(stage: Stage) -> dict[str, Any]:
         "parent_epoch": stage.parent.epoch if stage.parent else None,
         "seed": config["seed"],
         "config": canonical_json(config),
+        "shape": stage.shape,
     }

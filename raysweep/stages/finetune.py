@@ -107,6 +107,7 @@ class FinetuneLoop(TrainingLoop):
         return normalised(images, self.normalisation), labels
 
     def _predict(self, slices: Tensor) -> Tensor:
+        self.beat()
         with torch.inference_mode(), self.runtime.autocast():
             output: Tensor = self.network(normalised(slices.to(self.runtime.device), self.normalisation))
         return output.float()

@@ -7,9 +7,10 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from raysweep.settings import Optimisation
 from raysweep.sources.weights import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
-from raysweep.stages.progress import Progress
+from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime
 from raysweep.store import LedgerRecord, Store
 
@@ -59,6 +60,9 @@ class TrainingLoop(ABC):
     computes the same bits as an undisturbed one.
     """
 
+    beat: Callable[[], None] = staticmethod(no_beat)
+    """Called before every optimiser step and every evaluated batch; what it raises ends the stage."""
+
     def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
         self.stage = stage
         self.store = store
@@ -91,8 +95,8 @@ class TrainingLoop(ABC):
             published = self.end_epoch()
             self._save()
             self.history.elapsed_s += time.perf_counter() - begin
-            yield Progress(self.history.epoch, published)
-        self._finish()
+            yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
+        yield Progress(self.history.epoch, score=self._finish())
 
     @abstractmethod
     def train_epoch(self) -> dict[str, float]:
@@ -126,7 +130,8 @@ class TrainingLoop(ABC):
         return True
 
     def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
-        """Set the learning rate and the weight decay of the next step, and return the rate."""
+        """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate."""
+        self.beat()
         total_steps = self.stage.epochs * steps_per_epoch
         rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps)
         set_learning_rate(optimiser, rate)
@@ -163,7 +168,8 @@ class TrainingLoop(ABC):
         if "cuda" in saved["rng"] and self.runtime.device.type == "cuda":
             torch.cuda.set_rng_state(saved["rng"]["cuda"], self.runtime.device)
 
-    def _finish(self) -> None:
+    def _finish(self) -> float | None:
+        """Publish rows and ledger record, and return the test score, if the stage has one."""
         begin = time.perf_counter()
         columns = self.conclude()
         stage = self.stage.id
@@ -176,6 +182,13 @@ class TrainingLoop(ABC):
         host = self.runtime.facts()["host"]
         self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host))
         self.store.delete(self.store.resume_path(stage))
+        score: float | None = columns.get("test_score")
+        return score
+
+    def _latest(self) -> dict[str, float]:
+        """Return the metrics of the epoch that has just ended, as split/metric."""
+        rows = takewhile(lambda row: row["epoch"] == self.history.epoch, reversed(self.history.rows))
+        return {f"{row['split']}/{row['metric']}": row["value"] for row in rows}
 
     def _columns(self) -> dict[str, Any]:
         return {
@@ -185,5 +198,6 @@ class TrainingLoop(ABC):
             "attempt": self.attempt,
             "started_at": self.started_at,
             "wall_s": self.history.elapsed_s,
+            **self.runtime.gpu_memory(),
             **self.runtime.facts(),
         }

@@ -50,7 +50,7 @@ class PretrainLoop(TrainingLoop):
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
-        self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime)
+        self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime, lambda: self.beat())
 
     def _select_rows(self) -> NDArray[np.int64]:
         """Return the rows to train on: the train split, or what is labelled of it where the method learns labels."""
@@ -104,6 +104,7 @@ class PretrainLoop(TrainingLoop):
         """Yield all slices in batches of ids (B,) and whole slices (B, C, H, W), for methods that ask for them."""
         device = self.runtime.device
         for ids in torch.split(torch.arange(len(self.rows)), self.batch_size):
+            self.beat()
             rows = self.rows[ids.numpy()]
             slices = apply(
                 scaled_slices(self.pack, rows), keep_whole(shapes_of(self.pack, rows)), self.image_size, device=device

@@ -7,6 +7,8 @@ Shapes: N train samples, M val samples, D features, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from raysweep.data.slices import mask_of, normalised, scaled_slices, shapes_of
 from raysweep.methods import collapse_metrics
 from raysweep.settings import Normalisation
 from raysweep.sources.encoder import Encoder
+from raysweep.stages.progress import no_beat
 from raysweep.stages.runtime import Runtime
 
 MAX_SLICES = 1024
@@ -37,11 +40,19 @@ _MAX_GRID = 28
 class Probes:
     """Measures encoders on one pack: by masks if it has them, else by labels, and always by effective rank."""
 
-    def __init__(self, pack: Pack, image_size: int, normalisation: Normalisation, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        image_size: int,
+        normalisation: Normalisation,
+        runtime: Runtime,
+        beat: Callable[[], None] = no_beat,
+    ) -> None:
         self.pack = pack
         self.image_size = image_size
         self.normalisation = normalisation
         self.runtime = runtime
+        self.beat = beat
         self.by_masks = len(pack.class_names) > 1 and all(len(self._rows(s, "masks")) for s in ("train", "val"))
         self.by_labels = bool(pack.label_names) and all(len(self._rows(s, "labels")) > 1 for s in ("train", "val"))
 
@@ -83,6 +94,7 @@ class Probes:
         return torch.cat([self._run(encoder, part)[-1].mean((2, 3)).float().cpu() for part in _parts(rows)])
 
     def _run(self, encoder: Encoder, rows: NDArray[np.int64]) -> list[Tensor]:
+        self.beat()
         whole = keep_whole(shapes_of(self.pack, rows))
         slices = apply(scaled_slices(self.pack, rows), whole, self.image_size, device=self.runtime.device)
         with self.runtime.autocast():

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stage reports after an epoch."""
+    """What a stage reports after an epoch, once its training state is saved."""
 
     epoch: int
     snapshots: tuple[int, ...] = ()
     """Epochs whose snapshots are published and were not reported before."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the epoch as split/metric, for trackers and schedulers; the tables have them all."""
+    score: float | None = None
+    """Test score, once the stage has one."""
+    gpu_peak_bytes: int | None = None
+    """Most GPU memory held so far; None on a CPU."""
+    gpu_total_bytes: int | None = None
+    """Memory of the GPU; None on a CPU."""
+
+
+class StageStopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """Raised by a heartbeat to end a stage that did not fail; its training state stays as the last epoch left it."""
+
+
+def no_beat() -> None:
+    """Do nothing: the heartbeat of a stage that nobody watches."""

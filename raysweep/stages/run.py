@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from raysweep.planning import Stage
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.pretrain import PretrainLoop
-from raysweep.stages.progress import Progress
+from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 
 
-def run_stage(stage: Stage, store: Store, *, threads: int, attempt: int) -> Iterator[Progress]:
+def run_stage(
+    stage: Stage,
+    store: Store,
+    *,
+    threads: int,
+    attempt: int,
+    gpu_share: float = 1.0,
+    beat: Callable[[], None] = no_beat,
+) -> Iterator[Progress]:
     """Run a stage to its end, yielding after every epoch.
 
     It continues from the stage's training state where the store has one; when it ends without an error, its rows and
     its ledger record are published.
+
+    Args:
+        stage: the stage.
+        store: where its parent's snapshot is, and where its results go.
+        threads: CPU threads to compute with.
+        attempt: number of this attempt, from 1.
+        gpu_share: share of the GPU's memory that the stage may hold, where it runs on one.
+        beat: called before every optimiser step and every evaluated batch; what it raises ends the stage.
     """
     kinds: dict[str, type[TrainingLoop]] = {"pretrain": PretrainLoop, "finetune": FinetuneLoop}
     precision = stage.config["precision"] if stage.kind == "pretrain" else _training(stage)["precision"]
-    runtime = prepare_runtime(stage.config["seed"], precision, threads)
-    yield from kinds[stage.kind](stage, store, runtime, attempt).run()
+    runtime = prepare_runtime(stage.config["seed"], precision, threads, gpu_share)
+    loop = kinds[stage.kind](stage, store, runtime, attempt)
+    loop.beat = beat
+    yield from loop.run()
 
 
 def _training(stage: Stage) -> dict[str, Any]:

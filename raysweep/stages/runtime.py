@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
+import random
 import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import timm
 import torch
 
@@ -33,6 +36,15 @@ class Runtime:
         dtype = _DTYPES[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
+    def gpu_memory(self) -> dict[str, int]:
+        """Return the most GPU memory held so far and what the GPU has, in bytes; nothing on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        return {
+            "gpu_peak_bytes": torch.cuda.max_memory_reserved(self.device),
+            "gpu_total_bytes": torch.cuda.get_device_properties(self.device).total_memory,
+        }
+
     def facts(self) -> dict[str, Any]:
         """Return the columns of the stages table that say where it ran."""
         versions = {
@@ -51,20 +63,35 @@ class Runtime:
         }
 
 
-def prepare_runtime(seed: int, precision: Precision, threads: int) -> Runtime:
-    """Seed every generator, fix the thread count, ask for deterministic algorithms and choose device and arithmetic.
+def prepare_runtime(seed: int, precision: Precision, threads: int, gpu_share: float = 1.0) -> Runtime:
+    """Put this process into the state of a new one, seeded, and choose device and arithmetic.
+
+    What an earlier stage of the process may have changed is set anew: generators, default type and device, gradient
+    and autocast modes, threads, deterministic algorithms, the GPU's cache. One that shares a GPU may hold no more of
+    its memory than its share, so that it fails alone.
 
     Raises:
         StageError: if the device cannot compute in the precision.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    gc.collect()  # what is left of an earlier stage goes before the memory is measured
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(min(gpu_share, 1.0))
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    for kind in {"cpu", device.type}:
+        torch.set_autocast_enabled(kind, False)
+    torch.clear_autocast_cache()
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return Runtime(device, _resolve(precision, device), threads)
 

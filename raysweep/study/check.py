@@ -24,6 +24,7 @@ def problems_of(study: Study) -> list[Problem]:
         *_task_problems(study.tasks, study.packs),
         *_method_problems(study.pretraining.methods),
         *_grid_problems(study),
+        *_stop_problems(study),
         *_encoder_problems(study),
     ]
 
@@ -69,6 +70,18 @@ def validation_problems(error: ValidationError, model: Any, prefix: str = "") ->
 def _split(line: str, prefix: str) -> Problem:
     key, separator, message = line.partition(": ")
     return (prefix + key, message) if separator else (prefix.rstrip("."), line)
+
+
+def _stop_problems(study: Study) -> Iterator[Problem]:
+    if study.stop.seeds == "all":
+        return
+    if study.stop.reference is None:
+        yield "stop.reference", f"is required where stop.seeds is decided: one of {', '.join(study.grid.source)}"
+    else:
+        yield from _unknown("stop.reference", study.stop.reference, study.grid.source)
+    if len(study.grid.seed) <= study.stop.min_seeds:
+        least = study.stop.min_seeds
+        yield "stop.seeds", f"decided needs more than min_seeds: {least} seeds; grid.seed has {len(study.grid.seed)}"
 
 
 def _source_problems(study: Study) -> Iterator[Problem]:

@@ -185,23 +185,69 @@ class StageResources(Settings):
 
     cpus: float = Field(1.0, gt=0)
     """CPU cores; the stage computes with as many threads, at least one."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs; fractions share one."""
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs; fractions share one. auto: a whole one for the first stage of a shape, then the share its memory needs."""
     memory_gb: float | None = Field(None, gt=0)
     """Main memory in gigabytes; null asks for none."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources."""
+    time_limit_s: float | None = Field(None, gt=0)
+    """Seconds that one attempt may take; null for no limit."""
+
+    @property
+    def asks_gpu(self) -> bool:
+        """Whether the stage computes on a GPU."""
+        return self.gpus == "auto" or self.gpus > 0
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs asked for at first: a whole one where the share is to be measured."""
+        return 1.0 if self.gpus == "auto" else self.gpus
 
 
 class Resources(Settings):
-    """What stages ask of a node, by kind, and how often a stage is tried."""
+    """What stages ask of a node, by kind, and what happens when one fails or hangs."""
 
     pretrain: StageResources = StageResources()
     """For each pretrain stage."""
     finetune: StageResources = StageResources()
     """For each finetune stage."""
     attempts: int = Field(2, ge=1)
-    """Attempts per stage and launch before it counts as failed."""
+    """Attempts per stage and launch before it counts as failed; one that a lost node ended does not count."""
+    backoff_s: float = Field(5.0, ge=0)
+    """Seconds before a failed stage is tried again, twice as long after each further failure."""
+    hung_after_s: float | None = Field(1800.0, gt=0)
+    """A stage that takes no optimiser step for so many seconds counts as hung and is stopped; null to wait for ever."""
+
+
+class Pruning(Settings):
+    """Early stopping of fine-tunings that fall behind others of their task, backbone, tuning and annotation count."""
+
+    scheduler: Literal["asha", "median"]
+    """Ray Tune's scheduler: asynchronous successive halving, or the median stopping rule."""
+    grace_epochs: int = Field(1, ge=1)
+    """Epochs before a fine-tuning may be stopped."""
+    reduction_factor: float = Field(3, gt=1)
+    """Of so many fine-tunings one goes on, with asha."""
+    min_samples: int = Field(3, ge=1)
+    """Fine-tunings that a median is taken of, with median."""
+
+
+class Stop(Settings):
+    """What need not be run; by default everything is."""
+
+    seeds: Literal["all", "decided"] = "all"
+    """all: every seed; decided: a comparison with the reference gets no more seeds once its interval is decided."""
+    reference: Name | None = None
+    """Source that the others are compared with, where seeds is decided."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Probability that any comparison of the study is decided wrongly."""
+    min_seeds: int = Field(3, ge=3)
+    """Seeds before the first look."""
+    margin: float | None = Field(None, gt=0)
+    """A difference whose interval lies within -margin and margin is decided too: it does not matter."""
+    pruning: Pruning | None = None
+    """Early stopping of single fine-tunings; they have no test score then. Null lets each train to its end."""
 
 
 class Study(Settings):
@@ -225,6 +271,8 @@ class Study(Settings):
     """The axes."""
     resources: Resources = Resources()
     """What stages ask of a node."""
+    stop: Stop = Stop()
+    """What need not be run."""
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
-from raysweep.engine.queue import StageQueue
+from raysweep.engine.launch import Launch
 from raysweep.engine.tune import TuneExecutor
 from raysweep.planning import Plan
 from raysweep.store import Store
@@ -54,6 +54,6 @@ def run_plan(plan: Plan, store: Store) -> None:
     Raises:
         RuntimeError: if not every stage is done.
     """
-    outcome = TuneExecutor(runner=RUNNER).run(plan, StageQueue(plan, store.ledger()), store)
+    outcome = TuneExecutor(runner=RUNNER).run(Launch(plan, store))
     if not outcome.is_complete:
         raise RuntimeError(f"stages failed: {outcome.failed}, skipped: {outcome.skipped}")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.engine.executor import Outcome
-from raysweep.engine.queue import StageQueue
+from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.tune import TuneExecutor
 from raysweep.store import Store
 from tests.fake_stages import RUNNER, Fake, events, fake_plan, wait_for_event
@@ -45,9 +44,8 @@ def mixed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def run(store: Store, *fakes: Fake, attempts: int = 1, pretrain_cpus: float = 1) -> Outcome:
-    plan = fake_plan(fakes, {"pretrain": {"cpus": pretrain_cpus}, "attempts": attempts})
-    queue = StageQueue(plan, store.ledger(), attempts=attempts)
-    return TuneExecutor(runner=RUNNER).run(plan, queue, store)
+    plan = fake_plan(fakes, {"pretrain": {"cpus": pretrain_cpus}, "attempts": attempts, "backoff_s": 0})
+    return TuneExecutor(runner=RUNNER).run(Launch(plan, store))
 
 
 def times(store: Store, what: str, *names: str) -> list[float]:

@@ -139,3 +139,17 @@ def test_second_driver_on_the_same_store_says_so_and_stops(study_file: Path, tmp
         assert _launch(study_file, tmp_path / "store", "inline").wait(timeout=120) == 2
     assert f"in use by another `raysweep run` (process {os.getpid()}" in (tmp_path / "log.txt").read_text()
     assert store.ledger() == {}
+
+
+def test_lost_node_and_one_that_joins_late_give_the_same_bits(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "tests.integration.losing_nodes", str(study_file), str(store)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    opened = open_store(store)
+    assert facts(opened) == facts(open_store(undisturbed))
+    assert [(failure.kind, failure.counted) for failure in opened.failures()] == [("node", False)]

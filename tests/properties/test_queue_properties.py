@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysweep.engine.queue import ENDED, StageQueue, State
+from raysweep.engine.queue import ENDED, Retries, StageQueue, State
 from raysweep.planning import Parent, Plan, Stage
 from raysweep.store import LedgerRecord
 from tests.studies import fake_study
@@ -90,7 +90,7 @@ class Simulation:
 @settings(max_examples=200)
 @given(plans(), st.randoms(use_true_random=False), st.sampled_from([0.0, 0.1, 0.5]), st.integers(1, 3))
 def test_every_stage_ends_once_and_starts_only_when_its_snapshot_exists(plan, rng, failure_rate, attempts):
-    queue = StageQueue(plan, {}, attempts=attempts)
+    queue = StageQueue(plan, {}, retries=Retries(attempts))
     simulation = Simulation(plan, queue, rng, failure_rate)
     simulation.run()
     assert queue.is_finished

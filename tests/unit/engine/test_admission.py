@@ -52,3 +52,31 @@ def test_releasing_what_is_not_held_changes_nothing():
     admission.release("a")
     assert admission.admit("b", {"CPU": 1.0})
     assert not admission.admit("c", {"CPU": 1.0})
+
+
+def test_a_node_that_joins_late_is_used_and_one_that_is_lost_holds_nothing():
+    admission = Admission({"a": {"CPU": 1.0}})
+    assert admission.admit("first", {"CPU": 1.0}) == "a"
+    assert admission.admit("second", {"CPU": 1.0}) is None
+    admission.begin_round()
+    admission.update({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}})
+    assert admission.admit("second", {"CPU": 1.0}) == "b"
+    assert admission.use("CPU") == (2.0, 2.0)
+    admission.update({"b": {"CPU": 1.0}})
+    assert not admission.has("a")
+    admission.release("first")
+    assert admission.use("CPU") == (1.0, 1.0)
+
+
+def test_a_stage_that_ray_placed_elsewhere_holds_room_there():
+    admission = Admission({"a": {"CPU": 1.0}, "b": {"CPU": 2.0}})
+    assert admission.admit("stage", {"CPU": 1.0}) == "a"
+    admission.move("stage", "b")
+    assert admission.node_of("stage") == "b"
+    assert admission.admit("whole b", {"CPU": 2.0}) is None
+    admission.begin_round()
+    assert admission.admit("other", {"CPU": 1.0}) == "a"
+    admission.move("stage", "unknown")
+    assert admission.node_of("stage") == "b"
+    admission.release("stage")
+    assert admission.node_of("stage") is None

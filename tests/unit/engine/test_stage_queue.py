@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.engine.queue import StageQueue, State
+from raysweep.engine.queue import Retries, StageQueue, State
 from raysweep.planning import build_plan
 from raysweep.store import LedgerRecord
 from tests.studies import FAKE_FACTS, fake_study
@@ -44,7 +44,7 @@ def test_the_dependents_of_a_snapshot_published_before_the_failure_still_run(pla
 
 
 def test_a_stage_that_fails_is_tried_as_often_as_the_study_says(plan):
-    queue = StageQueue(plan, {}, attempts=3)
+    queue = StageQueue(plan, {}, retries=Retries(3))
     for attempt in (1, 2, 3):
         stage = queue.take()
         assert queue.tried[stage.id] == attempt
@@ -53,7 +53,7 @@ def test_a_stage_that_fails_is_tried_as_often_as_the_study_says(plan):
 
 
 def test_a_stage_that_accept_refuses_keeps_its_place(plan):
-    queue = StageQueue(plan, {})
+    queue = StageQueue(plan, {}, group_of=lambda stage: stage.kind)
     queue.snapshot(pretrain_of(plan).id, 1)
     seen = []
     first = queue.take(lambda stage: seen.append(stage.id) or stage.kind == "finetune")
@@ -93,3 +93,75 @@ def test_a_report_for_a_stage_that_has_ended_changes_nothing(plan):
     assert not queue.failed(stage.id, "late")
     queue.finished(stage.id)
     assert queue.counts[State.DONE] == 1
+
+
+def test_a_refusal_is_asked_once_for_all_stages_of_a_group(plan):
+    queue = StageQueue(plan, {}, group_of=lambda stage: stage.kind)
+    for epoch in (1, 2):
+        queue.snapshot(pretrain_of(plan).id, epoch)
+    asked = []
+    assert queue.take(lambda stage: asked.append(stage.kind)) is None
+    assert sorted(asked) == ["finetune", "pretrain"]
+
+
+def test_a_failed_stage_waits_twice_as_long_after_each_failure(plan):
+    now = [100.0]
+    queue = StageQueue(plan, {}, retries=Retries(3, backoff_s=10.0), clock=lambda: now[0])
+    for delay_s in (10.0, 20.0):
+        stage = queue.take()
+        assert queue.failed(stage.id, "again")
+        assert queue.state(stage.id) is State.DELAYED
+        assert queue.wakes_in_s() == delay_s
+        now[0] += delay_s - 0.1
+        assert queue.take() is None
+        assert not queue.is_finished
+        now[0] += 0.1
+    assert queue.take().id == stage.id
+    assert not queue.failed(stage.id, "for good")
+    assert queue.wakes_in_s() is None
+
+
+def test_back_off_ends_at_ten_minutes():
+    assert Retries(50, backoff_s=5.0).delay_s(40) == 600.0
+    assert Retries(5, backoff_s=1000.0).delay_s(3) == 1000.0
+
+
+def test_an_interrupted_attempt_does_not_count(plan):
+    queue = StageQueue(plan, {}, retries=Retries(1))
+    for _ in range(5):
+        stage = queue.take()
+        queue.interrupted(stage.id)
+    assert queue.take().id == stage.id
+    assert queue.tried[stage.id] == 1
+    assert not queue.failed(stage.id, "now it counts")
+
+
+def test_a_draining_queue_hands_out_nothing_and_is_finished_once_nothing_runs(plan):
+    queue = StageQueue(plan, {})
+    stage = queue.take()
+    queue.drain()
+    queue.snapshot(stage.id, 1)
+    assert queue.take() is None
+    assert not queue.is_finished
+    queue.interrupted(stage.id)
+    assert queue.is_finished
+    assert queue.state(stage.id) is State.READY
+
+
+def test_a_stage_that_a_warm_worker_can_take_goes_before_one_of_almost_the_same_priority(plan):
+    queue = StageQueue(plan, {}, group_of=lambda stage: stage.kind)
+    queue.snapshot(pretrain_of(plan).id, 1)
+    first = pretrain_of(plan)
+    child = queue.stages[started_from(plan, 1)[0]]
+    gap = queue.priority(first.id) - queue.priority(child.id)
+    assert queue.take(bonus=lambda stage: gap - 0.1 if stage.kind == "finetune" else 0.0).kind == "pretrain"
+    queue.interrupted(first.id)
+    assert queue.take(bonus=lambda stage: gap + 0.1 if stage.kind == "finetune" else 0.0).kind == "finetune"
+
+
+def test_a_stage_stopped_by_the_scheduler_has_ended_and_is_not_done(plan):
+    queue = StageQueue(plan, {})
+    queue.snapshot(pretrain_of(plan).id, 1)
+    finetune = queue.take(lambda stage: stage.kind == "finetune") or queue.take()
+    queue.stopped(finetune.id)
+    assert queue.state(finetune.id) is State.STOPPED

@@ -8,8 +8,8 @@ from raysweep import planning
 from raysweep.errors import StudyError
 from raysweep.planning import Plan, build_plan, summarise
 from raysweep.planning import build as build_module
-from raysweep.planning.model import stage_from_json, stage_to_json
-from raysweep.planning.summary import is_done, plan_json
+from raysweep.planning.model import is_done, stage_from_json, stage_to_json
+from raysweep.planning.summary import plan_json
 from raysweep.store import LedgerRecord
 from tests.studies import FAKE_FACTS, fake_study
 
@@ -48,7 +48,9 @@ def test_lengths_share_one_run_with_snapshots_and_the_schedule_own_gives_each_it
 def test_a_pretraining_is_one_stage_however_many_cells_share_it():
     plan = plan_of({"grid.seed": [0, 1, 2], "grid.annotations": [1, 4, "all"], "grid.tuning": ["full", "frozen"]})
     assert kinds(plan) == {"pretrain": 1, "finetune": 3 * 3 * 2 * 3}
-    assert plan.naive_epochs == {"pretrain": (1 + 2) * 3 * 3 * 2, "finetune": 2 * len(plan.cells)}
+    summary = summarise(plan, {})
+    assert summary.naive_pretrain_epochs == (1 + 2) * 3 * 3 * 2
+    assert summary.naive_finetune_epochs == 2 * len(plan.cells)
 
 
 def test_each_seed_has_its_own_pretraining_where_the_study_says_so():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
+import numpy
 import pytest
 import torch
 
@@ -15,8 +19,10 @@ from raysweep.results.schemas import TABLES
 from raysweep.sources.snapshots import read_snapshot
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.pretrain import PretrainLoop
+from raysweep.stages.progress import Progress, StageStopped
 from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
+from raysweep.stages.watch import StageThread
 from raysweep.store import Store
 from raysweep.sweep import _facts
 
@@ -85,22 +91,61 @@ def test_stages_interrupted_after_any_epoch_continue_to_the_same_bits(undisturbe
     assert facts(tiny_store) == facts(expected)
 
 
+@contextmanager
+def process_left_in_disorder():
+    """Every setting that a stage depends on, as a careless stage before it might have left it."""
+    torch.manual_seed(99)
+    random.seed(99)
+    numpy.random.seed(99)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(3)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_autocast_enabled("cpu", True)
+    torch.set_grad_enabled(False)
+    try:
+        yield
+    finally:
+        prepare_runtime(0, "float32", 1)
+
+
 def test_a_stage_gives_the_same_bits_in_a_process_that_others_have_used(undisturbed, tiny_store):
     expected, plan = undisturbed
-    torch.manual_seed(99)
-    torch.rand(100)
-    torch.set_num_threads(2)
-    torch.use_deterministic_algorithms(False)
-    other = replace(
-        finetune_of(plan),
-        id="other",
-        parent=None,
-        config={**finetune_of(plan).config, "start": {"random": True}, "seed": 5},
-    )
-    interrupt_after(other, tiny_store, 1)
     for stage in plan.stages.values():
-        run(stage, tiny_store)
-    tiny_store.delete(tiny_store.resume_path("other"))
+        with process_left_in_disorder():
+            run(stage, tiny_store)
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_a_stage_gives_the_same_bits_in_the_thread_of_a_worker(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    thread = StageThread()
+    with process_left_in_disorder():
+        for stage in plan.stages.values():
+            thread.start(partial(run_stage, stage, tiny_store, threads=1, attempt=1, beat=thread.beat), None)
+            while isinstance(event := thread.next_event(60), Progress):
+                pass
+            assert event is None
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_a_stage_whose_heart_stops_it_keeps_its_last_epoch_and_continues(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    stage = pretrain_of(plan)
+    beats = iter(range(10**6))
+
+    def stop_in_the_second_epoch() -> None:
+        if next(beats) > 9:
+            raise StageStopped
+
+    with pytest.raises(StageStopped):
+        for _ in run_stage(stage, tiny_store, threads=1, attempt=1, beat=stop_in_the_second_epoch):
+            pass
+    assert tiny_store.exists(tiny_store.resume_path(stage.id))
+    assert stage.id not in tiny_store.ledger()
+    for each in plan.stages.values():
+        run(each, tiny_store)
     assert facts(tiny_store) == facts(expected)
 
 
@@ -121,7 +166,7 @@ def test_a_plan_that_needs_one_more_snapshot_runs_the_stage_again_and_keeps_the_
     stage = pretrain_of(plan)
     run(stage, tiny_store)
     grown = replace(stage, snapshots=(1, 2, 3))
-    assert run(grown, tiny_store) == [0, 1, 2, 3]
+    assert run(grown, tiny_store) == [0, 1, 2, 3, 3], "its epochs, then its end"
     assert tiny_store.ledger_record(stage.id).snapshots == (1, 2, 3)
     assert store_tables(tiny_store)["snapshots"].num_rows == 3
     for epoch in (1, 3):
