@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +23,14 @@ from tests.benchmarks.measurement import Measurement
 
 DESCRIPTION = "Linear and nearest-neighbour probes of every pretraining method against the encoder it started from."
 
-_EPOCHS, _BATCH, _IMAGE_PX, _SEEDS = 20, 16, 32, (0, 1)
+_EPOCHS, _BATCH, _IMAGE_PX, _SEEDS = 10, 16, 32, (0, 1)
 _IMAGE_SIZES = {"spark": 64}
 _PACK = {"patients": 60, "slices": 3, "frames": 2, "size_px": [72, 88], "cine": False}
 _ENCODERS = {
     "convolutional": {"encoder": "test_resnet", "channels": 1},
     "transformer": {"encoder": "test_vit", "channels": 1, "options": {"patch_size": 4}},
 }
-_OPTIMISATION = {"optimiser": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 2, "clip_norm": 3.0}
+_OPTIMISATION = {"optimiser": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 1, "clip_norm": 3.0}
 _WIDTHS = {"hidden_features": 512, "output_features": 128, "predictor_features": 128, "num_prototypes": 256}
 _WIDTHS |= {"decoder_features": 64, "decoder_depth": 2, "decoder_heads": 4, "predictor_depth": 2, "predictor_heads": 4}
 _WIDTHS |= {"num_small_crops": 2, "bottleneck_features": 128}
@@ -44,6 +45,7 @@ def run(quick: bool = False) -> Measurement:
         store = Store(Path(folder)).prepare()
         for name in names:
             rows.append(_row(name, [_scores(name, seed, epochs, store) for seed in seeds]))
+            print(rows[-1], file=sys.stderr, flush=True)
     reference = next((row["seconds"] for row in rows if row["method"] == "supervised"), None)
     if reference is not None:
         rows = [{**row, "time / supervised": row["seconds"] / reference} for row in rows]
@@ -59,7 +61,7 @@ def run(quick: bool = False) -> Measurement:
             "trained on slices as they are, probes on the val split's patients",
             "training": f"{epochs} epochs, {_IMAGE_PX} pixels (spark 64, since it hides squares of 32), batches of "
             f"{_BATCH}; one optimiser for all (AdamW 0.002, "
-            "weight decay 0.01, 2 epochs of warm-up, cosine, clipped at 3), narrow heads, 2 small crops; all else each "
+            "weight decay 0.01, 1 epoch of warm-up, cosine, clipped at 3), narrow heads, 2 small crops; all else each "
             "method's defaults. Supervised learns the masks that are probed, the others never see them",
             "encoders": "test_resnet, or test_vit with patches of 4 where a method needs a transformer",
             "probes": "cells of a 16 x 16 grid (test_vit: 8 x 8), described by the feature maps from there on, each of "
