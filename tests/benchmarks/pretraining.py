@@ -44,7 +44,7 @@ def run(quick: bool = False) -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder)).prepare()
         for name in names:
-            rows.append(_row(name, [_scores(name, seed, epochs, store) for seed in seeds]))
+            rows.append(_row(name, [probe_before_and_after(name, seed, epochs, store) for seed in seeds]))
             print(rows[-1], file=sys.stderr, flush=True)
     reference = next((row["seconds"] for row in rows if row["method"] == "supervised"), None)
     if reference is not None:
@@ -92,7 +92,9 @@ def _encoder_of(name: str) -> str:
     return CONVOLUTIONAL if CONVOLUTIONAL in types else "transformer"
 
 
-def _scores(name: str, seed: int, epochs: int, store: Store) -> tuple[dict[str, float], dict[str, float], float]:
+def probe_before_and_after(
+    name: str, seed: int, epochs: int, store: Store
+) -> tuple[dict[str, float], dict[str, float], float]:
     """Return the probes before and after one pretraining, and its seconds."""
     (stage,) = _stages(name, seed, epochs, store)
     for _ in run_stage(stage, store, threads=1, attempt=1):
