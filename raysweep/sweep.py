@@ -30,6 +30,7 @@ from raysweep.results.examples import read_examples
 from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, query_store, study_tables
 from raysweep.results.write import write_part
+from raysweep.settings import Backbone
 from raysweep.store import Store
 from raysweep.study import Study, load_study
 
@@ -235,10 +236,17 @@ def _check_starts(launch: Launch) -> None:
     """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
 
     Raises:
-        StudyError: if timm has no such encoder.
+        StudyError: if timm has no such encoder, or it does not take slices of the study's size.
         WeightsError: if weights do not fit their encoder.
     """
     stages = launch.plan.stages.values()
+    pretraining = [stage.config for stage in stages if stage.kind == "pretrain"]
+    sizes = {canonical_json([config["backbone"], config["image_size"]]): config for config in pretraining}
+    if sizes:
+        from raysweep.sources.encoder import build_weightless
+
+        for config in sizes.values():
+            build_weightless(Backbone.model_validate(config["backbone"]), config["image_size"])
     ready = [stage for stage in stages if not stage.parent and launch.queue.state(stage.id) is State.READY]
     starts = {canonical_json([stage.config["backbone"], stage.config["start"]]): stage for stage in ready}
     if starts:
