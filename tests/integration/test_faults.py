@@ -126,4 +126,5 @@ def test_tunes_asha_stops_stages_that_fall_behind(store):
     assert outcome.failed == {}
     stopped = {plan.stages[name].name for name, record in store.ledger().items() if record.status == "stopped"}
     assert len(stopped) == outcome.stopped > 0
-    assert stopped <= {"0.1", "0.2", "0.05", "0.7"}
+    assert "0.05" in stopped
+    assert "0.9" not in stopped
