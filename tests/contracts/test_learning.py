@@ -6,7 +6,7 @@ import pytest
 
 from raysweep import registry
 from raysweep.store import Store
-from tests.benchmarks.pretraining import probe_before_and_after
+from tests.benchmarks.pretraining import epochs_of, probe_before_and_after
 
 NAMES = registry.names("methods")
 
@@ -19,7 +19,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
-def test_ten_epochs_raise_what_neighbours_of_held_out_patients_know(name, store):
-    before, after, _ = probe_before_and_after(name, seed=0, epochs=10, store=store)
+def test_short_training_raises_what_neighbours_of_held_out_patients_know(name, store):
+    before, after, _ = probe_before_and_after(name, seed=0, epochs=epochs_of(name), store=store)
     assert after["knn_dice"] > before["knn_dice"] + 0.01
     assert after["rank_me"] > 2.0  # of a collapsed encoder it is about 1
