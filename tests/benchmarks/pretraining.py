@@ -58,10 +58,10 @@ def run(quick: bool = False) -> Measurement:
         {
             "data": f"synthetic-cardiac, {_PACK['patients']} patients, 3 slices, end diastole and end systole; "
             "trained on slices as they are, probes on the val split's patients",
-            "training": f"{_EPOCHS} epochs (30 where hidden patches of a transformer are learnt), {_IMAGE_PX} pixels (spark 64, since it hides squares of 32), batches of "
-            f"{_BATCH}; one optimiser for all (AdamW 0.002, "
-            "weight decay 0.01, 1 epoch of warm-up, cosine, clipped at 3), narrow heads, 2 small crops; all else each "
-            "method's defaults. Supervised learns the masks that are probed, the others never see them",
+            "training": f"{_EPOCHS} epochs (30 where hidden patches of a transformer are learnt), "
+            f"{_IMAGE_PX} pixels (spark 64, since it hides squares of 32), batches of {_BATCH}; one optimiser for all "
+            "(AdamW 0.002, weight decay 0.01, 1 epoch of warm-up, cosine, clipped at 3), narrow heads, 2 small crops; "
+            "all else each method's defaults. Supervised learns the masks that are probed, the others never see them",
             "encoders": "test_resnet, or test_vit with patches of 4 where a method needs a transformer",
             "probes": "cells of a 16 x 16 grid (test_vit: 8 x 8), described by the feature maps from there on, each of "
             "the most frequent class of its pixels: logistic regression, and 20 nearest neighbours; mean Dice over "
@@ -74,7 +74,7 @@ def run(quick: bool = False) -> Measurement:
 
 
 def epochs_of(name: str) -> int:
-    """Return the epochs that a method is given: three times as many where hidden patches of a transformer are learnt."""
+    """Return the epochs that a method is given: three times as many where a transformer learns hidden patches."""
     return _LONGER.get(name, _EPOCHS)
 
 
