@@ -25,7 +25,7 @@ class BarlowTwinsSettings(_recipes.ByolViewSettings):
     """Optimiser and learning-rate schedule."""
     redundancy_weight: float = Field(0.005, gt=0)
     """Weight of the terms off the diagonal (lambda)."""
-    # 8192 in the paper; the paper's figure 4 finds 2048 close to it, and packs are small.
+    # 8192 in the paper, for ImageNet; packs and batches are smaller.
     hidden_features: int = Field(2048, gt=0)
     """Width of the projector's two hidden layers."""
     output_features: int = Field(2048, gt=0)

@@ -50,7 +50,7 @@ class DINOSettings(MomentumSettings):
     """Share of the centre that stays in a step."""
     frozen_prototypes: float = Field(0.01, ge=0, le=1)
     """Share of the schedule in which prototypes stay as they are: one epoch of 100."""
-    # 65536 in the paper for ImageNet; the paper's table 9 loses 1.5 points with 4096, and packs are small.
+    # 65536 in the paper, for ImageNet; packs and batches are smaller.
     num_prototypes: int = Field(4096, ge=2)
     """Prototypes."""
     hidden_features: int = Field(2048, gt=0)

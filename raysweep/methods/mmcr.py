@@ -43,6 +43,8 @@ class MMCRSettings(MethodSettings):
 class MMCR(Method):
     """Negative nuclear norm of the matrix of slices' mean projections.
 
+    Without the momentum encoder that the authors' code adds on ImageNet.
+
     Source: Yerxa et al. 2023, arXiv:2303.03307, equation 2.
     """
 

@@ -35,7 +35,7 @@ class MoCov3Settings(_recipes.ByolViewSettings, MomentumSettings):
     output_features: int = Field(256, gt=0)
     """Dimension of projections and predictions."""
     freeze_patches: bool = True
-    """Whether a transformer keeps its random patch projection, which the paper found to be stable."""
+    """Whether a transformer keeps its random patch projection, as the paper does for stability."""
 
 
 class MoCov3(MomentumMethod):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class PositionalContrastSettings(_recipes.TwoViewSettings):
     """Settings of positional contrast. Numbers are those of arXiv:2106.09157 unless a comment says otherwise."""
 
-    # The paper trains 32 slices a step with SGD at 0.1; AdamW at 1e-3 as for the other contrastive methods.
+    # AdamW at 1e-3, as for the other contrastive methods here; the authors train with SGD.
     optimisation: Optimisation = Optimisation(optimiser="adamw", lr=1e-3, weight_decay=1e-4, warmup_epochs=1)
     """Optimiser and learning-rate schedule."""
     # The paper translates, rotates and scales; the crop stays large, for a slice's height must be seen in it.
@@ -30,7 +30,7 @@ class PositionalContrastSettings(_recipes.TwoViewSettings):
     )
     """Random transformations of both views."""
     max_distance: float = Field(0.35, gt=0, le=1)
-    """Distance of heights, each from 0 to 1, below which slices are positives: 0.35 for ACDC, 0.1 for CT of a heart."""
+    """Distance of heights, each from 0 to 1, below which slices are positives; what fits depends on the anatomy."""
     temperature: float = Field(0.1, gt=0)
     """Temperature of the similarities."""
     output_features: int = Field(128, gt=0)

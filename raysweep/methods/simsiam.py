@@ -35,7 +35,7 @@ class SimSiamSettings(_recipes.TwoViewSettings):
 class SimSiam(Method):
     """Negative cosine similarity of predictions and projections of the other view, from -1 to 1.
 
-    The predictor's learning rate decays with the rest; the paper's table keeps it constant for a small gain.
+    The predictor's learning rate decays with the rest, where the paper's code keeps it constant.
 
     Source: Chen & He 2020, arXiv:2011.10566, equations 1 to 4.
     """

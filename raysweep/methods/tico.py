@@ -29,7 +29,7 @@ class TiCoSettings(_recipes.ByolViewSettings, MomentumSettings):
     """Momentum at the first step, rising to 1."""
     covariance_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the covariance matrix that stays in a step (beta)."""
-    covariance_weight: float = Field(8.0, ge=0)
+    covariance_weight: float = Field(20.0, ge=0)
     """Weight of the covariance contrast (rho)."""
     hidden_features: int = Field(4096, gt=0)
     """Width of the projector's hidden layer."""

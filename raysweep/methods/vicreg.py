@@ -29,7 +29,7 @@ class VICRegSettings(_recipes.ByolViewSettings):
     """Weight of the variance of each dimension (mu)."""
     covariance_weight: float = Field(1.0, ge=0)
     """Weight of the covariance of dimensions (nu)."""
-    # 8192 in the paper; its table 12 loses a point with 2048, and packs are small.
+    # 8192 in the paper, for ImageNet; packs and batches are smaller.
     hidden_features: int = Field(2048, gt=0)
     """Width of the projector's two hidden layers."""
     output_features: int = Field(2048, gt=0)
