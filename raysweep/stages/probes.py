@@ -67,7 +67,7 @@ class Probes:
         """
         training = encoder.training
         encoder.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: what a network caches in it cannot be trained on afterwards
             scores = self._rank(encoder)
             if self.by_masks:
                 scores |= self._masks(encoder)

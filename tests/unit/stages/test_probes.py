@@ -8,7 +8,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from raysweep.data.pack import open_pack
-from raysweep.settings import Normalisation
+from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import build_encoder
 from raysweep.stages import probes
 from raysweep.stages.probes import Probes, accuracy, knn_shares, label_logits, linear_scores, mean_auc, mean_dice
@@ -154,3 +154,12 @@ def test_cells_take_the_class_of_most_of_their_pixels():
 def test_at_most_so_many_slices_are_taken_evenly():
     assert probes._evenly(np.arange(10), 4).tolist() == [0, 3, 6, 9]
     assert probes._evenly(np.arange(3), 4).tolist() == [0, 1, 2]
+
+
+def test_an_encoder_trains_on_after_a_probe(cardiac_pack):
+    """Also one that keeps tensors of its last input, as windowed attention may."""
+    options = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
+    encoder = build_encoder(Backbone(encoder="swin_tiny_patch4_window7_224", options=options))
+    probes_of(cardiac_pack, 64).measure(encoder)
+    encoder(torch.rand(2, 1, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters() if parameter.ndim > 1)
