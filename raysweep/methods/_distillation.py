@@ -62,11 +62,6 @@ def distillation_loss(targets: Tensor, outputs: Tensor, temperature: float) -> T
     return -(targets * (outputs.float() / temperature).log_softmax(-1)).sum(-1)
 
 
-def warmed_up(start: float, end: float, progress: float, warmup_share: float) -> float:
-    """Return a value that rises linearly over the first share of the schedule, ``progress`` being from 0 to 1."""
-    return start + (end - start) * min(1.0, progress / warmup_share) if warmup_share else end
-
-
 def koleo(vectors: Tensor) -> Tensor:
     """Return the mean negative log distance of (B, D) vectors of unit length to their nearest neighbours.
 

@@ -66,7 +66,7 @@ class Batch:
     step: int = 0
     """Optimiser steps taken before this one."""
     places: Sequence[Tensor] = ()
-    """For each view (B, 2, 3) float32, where it lies in its slice; see ``cell_centres``."""
+    """For each view (B, 2, 3) float32, where it lies in its slice; see ``_places.cell_centres``."""
     positions: Tensor = field(default_factory=lambda: torch.empty(0))
     """(B,) float32, how far along its volume each slice lies, from 0 to 1."""
     labels: Tensor | None = None
@@ -268,21 +268,6 @@ class Method(ABC):
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Return a context without autocast on the device of ``x``: losses are computed in float32."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def cell_centres(place: Tensor, rows: int, columns: int) -> Tensor:
-    """Return where the cells of a view's feature map lie in the slice, (B, rows, columns, 2): y and x in pixels.
-
-    Args:
-        place: (B, 2, 3), an affine map from a point of the view, (y, x, 1) with y and x from 0 to 1, to the slice.
-        rows: of the feature map.
-        columns: of the feature map.
-    """
-    y = (torch.arange(rows, device=place.device) + 0.5) / rows
-    x = (torch.arange(columns, device=place.device) + 0.5) / columns
-    grid = torch.meshgrid(y, x, indexing="ij")
-    points = torch.stack((*grid, torch.ones_like(grid[0])), -1)
-    return torch.einsum("bij,rcj->brci", place, points)
 
 
 def feature_std(features: Tensor) -> Tensor:

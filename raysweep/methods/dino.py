@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from raysweep.lazy import torch
 from raysweep.methods import _recipes
 from raysweep.methods._method import Batch, Run, View, feature_std, full_precision
-from raysweep.methods._momentum import MomentumMethod, MomentumSettings
+from raysweep.methods._teacher import TeacherMethod, TeacherSettings
 from raysweep.settings import Augmentation, Optimisation
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raysweep.sources.encoder import Encoder
 
 
-class DINOSettings(MomentumSettings):
+class DINOSettings(TeacherSettings):
     """Settings of DINO. Numbers are those of arXiv:2104.14294, section 3.1 and appendix, unless a comment says else."""
 
     # lr 0.0005 at 256 images a step for hundreds of epochs; 5e-4 at a study's batches of 128, which train shorter.
@@ -34,22 +34,8 @@ class DINOSettings(MomentumSettings):
     """Random transformations of small crops."""
     num_small_crops: int = Field(8, ge=0)
     """Small crops of each slice."""
-    tau_start: float = Field(0.996, ge=0, le=1)
-    """Momentum at the first step, rising to 1."""
-    hand_on: Literal["online", "momentum"] = "momentum"
-    """The encoder that is handed on; the paper evaluates the teacher."""
-    student_temperature: float = Field(0.1, gt=0)
-    """Temperature of the student's outputs."""
-    teacher_temperature: float = Field(0.07, gt=0)
-    """Temperature of the teacher's outputs after its warm-up."""
-    teacher_temperature_start: float = Field(0.04, gt=0)
-    """Temperature of the teacher's outputs at the first step."""
-    temperature_warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the schedule in which the teacher's temperature rises: 30 of 300 epochs."""
     centre_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the centre that stays in a step."""
-    frozen_prototypes: float = Field(0.01, ge=0, le=1)
-    """Share of the schedule in which prototypes stay as they are: one epoch of 100."""
     # 65536 in the paper, for ImageNet; packs and batches are smaller.
     num_prototypes: int = Field(4096, ge=2)
     """Prototypes."""
@@ -64,7 +50,7 @@ class DINOSettings(MomentumSettings):
         return (self.first, self.second, *[few] * self.num_small_crops)
 
 
-class DINO(MomentumMethod):
+class DINO(TeacherMethod):
     """Cross-entropy of a student's outputs against a centred and sharpened teacher's on another crop.
 
     Features are the mean of the last feature map for every type of encoder, since that is what is handed on; the paper
@@ -91,37 +77,22 @@ class DINO(MomentumMethod):
         self.follow("encoder", "projector")
         self.nets["centre"] = Centre(settings.num_prototypes, settings.centre_momentum)
 
-    def teacher_temperature(self, step: int) -> float:
-        """Return the temperature of the teacher's outputs at a step."""
-        from raysweep.methods._distillation import warmed_up
-
-        settings = self.settings
-        start, end = settings.teacher_temperature_start, settings.teacher_temperature
-        return warmed_up(start, end, step / self.run.total_steps, settings.temperature_warmup)
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, ``teacher_entropy`` (0 if it collapsed to one prototype) and ``feature_std`` of outputs."""
-        from raysweep.methods._distillation import distillation_loss
-
         B, views = len(batch.ids), batch.views
         features = [self._encode(torch.cat(list(views[:2])))]
         if len(views) > 2:
             features.append(self.nets["encoder"](torch.cat(list(views[2:]))))
-        frozen = batch.step < self.settings.frozen_prototypes * self.run.total_steps
+        frozen = self.freezes_prototypes(batch.step)
         student = self.nets["projector"](torch.cat(features), frozen_prototypes=frozen).split(B)
         with torch.no_grad():
             teacher = self.nets["momentum_projector"](self.nets["momentum_encoder"](torch.cat(list(views[:2]))))
         with full_precision(teacher):
             targets = self.nets["centre"].targets(teacher, self.teacher_temperature(batch.step))
-            losses = [
-                distillation_loss(target, output, self.settings.student_temperature).mean()
-                for index, target in enumerate(targets.split(B))
-                for other, output in enumerate(student)
-                if other != index
-            ]
+            loss = self.across_crops(targets.chunk(2), student)
             entropy = torch.special.entr(targets.mean(0)).sum()
         return {
-            "loss": torch.stack(losses).mean(),
+            "loss": loss,
             "teacher_entropy": entropy,
             "projection_std": feature_std(student[0]),
         }

@@ -10,7 +10,7 @@ from raysweep.lazy import nn, torch
 from raysweep.methods import _recipes
 from raysweep.methods._masks import masked_mean, random_blocks
 from raysweep.methods._method import Batch, Run, View, feature_std, full_precision
-from raysweep.methods._momentum import MomentumMethod
+from raysweep.methods._teacher import TeacherMethod
 from raysweep.methods.dino import DINOSettings
 from raysweep.settings import TRANSFORMER
 
@@ -38,7 +38,7 @@ class IBOTSettings(DINOSettings):
     """Weight of the loss of hidden patches."""
 
 
-class IBOT(MomentumMethod):
+class IBOT(TeacherMethod):
     """Cross-entropy of class tokens across crops, and of hidden patches within a crop, under one head.
 
     A network without a class token takes the mean of its patch tokens.
@@ -86,14 +86,6 @@ class IBOT(MomentumMethod):
         flat: Tensor = self.nets["patch_centre"].targets(outputs.flatten(0, 1), temperature)
         return flat.reshape(outputs.shape)
 
-    def teacher_temperature(self, step: int) -> float:
-        """Return the temperature of the teacher's outputs at a step."""
-        from raysweep.methods._distillation import warmed_up
-
-        settings = self.settings
-        start, end = settings.teacher_temperature_start, settings.teacher_temperature
-        return warmed_up(start, end, step / self.run.total_steps, settings.temperature_warmup)
-
     def draw_masks(self, num_slices: int, rows: int, columns: int) -> Tensor:
         """Return the patches to hide, (B, rows * columns) bool."""
         low, high = self.settings.mask_share
@@ -120,22 +112,16 @@ class IBOT(MomentumMethod):
         self.features = tokens.patches.detach().float().mean(1)
         if len(batch.views) > 2:
             summaries.append(_summary(nets["encoder"].tokens(torch.cat(list(batch.views[2:])))))
-        frozen = batch.step < settings.frozen_prototypes * self.run.total_steps
+        frozen = self.freezes_prototypes(batch.step)
         student = nets["projector"](torch.cat(summaries), frozen_prototypes=frozen).split(B)
         student_patches = nets[patch_head](tokens.patches, frozen_prototypes=frozen)
         with full_precision(teacher):
             temperature = self.teacher_temperature(batch.step)
             targets = self._class_targets(teacher, temperature).chunk(2)
-            losses = [
-                distillation_loss(target, output, settings.student_temperature).mean()
-                for index, target in enumerate(targets)
-                for other, output in enumerate(student)
-                if other != index
-            ]
             patch_targets = self._patch_targets(teacher_patches, hidden, temperature)
             per_patch = distillation_loss(patch_targets, student_patches, settings.student_temperature)
             patch_loss = _mean_over_crops(per_patch, hidden)
-            loss = torch.stack(losses).mean() + settings.patch_weight * patch_loss + self._spread(summaries[0])
+            loss = self.across_crops(targets, student) + settings.patch_weight * patch_loss + self._spread(summaries[0])
         return {"loss": loss, "patch_loss": patch_loss.detach(), "projection_std": feature_std(student[0])}
 
     def _spread(self, summary: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from pydantic import Field
 from raysweep.lazy import nn, torch
 from raysweep.methods import _recipes
 from raysweep.methods._heads import dense_mlp, unit
-from raysweep.methods._method import Batch, Run, cell_centres, feature_std, full_precision
+from raysweep.methods._method import Batch, Run, feature_std, full_precision
 from raysweep.methods._momentum import MomentumMethod, MomentumSettings
+from raysweep.methods._places import cell_centres
 from raysweep.settings import Optimisation
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from raysweep.lazy import torch
 from raysweep.methods._heads import dense_mlp, mlp
-from raysweep.methods._method import Batch, Method, Run, cell_centres, feature_std, full_precision
+from raysweep.methods._method import Batch, Method, Run, feature_std, full_precision
+from raysweep.methods._places import cell_centres
 from raysweep.methods._regularisation import vicreg_loss
 from raysweep.methods.vicreg import VICRegSettings
 

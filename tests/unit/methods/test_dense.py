@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raysweep.data import augment
-from raysweep.methods._method import cell_centres
+from raysweep.methods._places import cell_centres
 from raysweep.settings import Augmentation
 from tests.pretraining import NUM_SLICES, build_method, draw_batch, small_run
 from tests.unit.methods.reference import cross_entropy_of_positive, dot, loss_of, mean, move_apart, unit, units

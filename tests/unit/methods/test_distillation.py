@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from raysweep.methods._distillation import PrototypeHead, koleo, warmed_up
+from raysweep.methods._distillation import PrototypeHead, koleo
 from tests.pretraining import NUM_SLICES, VIT, build_method, draw_batch
 from tests.unit.methods import reference
 from tests.unit.methods.reference import dot, log_softmax, loss_of, mean, move_apart, softmax, units
@@ -82,7 +82,7 @@ def test_teacher_temperature_rises_over_its_share_of_the_schedule():
     assert method.teacher_temperature(0) == 0.04
     assert method.teacher_temperature(5) == pytest.approx(0.055)
     assert method.teacher_temperature(10) == method.teacher_temperature(19) == pytest.approx(0.07)
-    assert warmed_up(1, 2, 0.0, 0.0) == 2
+    assert build_method("dino", temperature_warmup=0).teacher_temperature(0) == 0.07
 
 
 @pytest.mark.parametrize("name", ["dino", "ibot"])
