@@ -21,7 +21,8 @@ class Cluster:
     """
 
     def __init__(self, *, may_grow: bool) -> None:
-        self._may_grow = may_grow
+        self.may_grow = may_grow
+        """Whether nodes may join: it is a cluster that somebody else has started."""
         self._read_at = float("-inf")
         self._nodes: dict[str, dict[str, float]] = {}
         self._asked: list[dict[str, float]] = []
@@ -36,7 +37,7 @@ class Cluster:
 
     def may_come(self, request: Mapping[str, float]) -> bool:
         """Whether a node with room for a request may still join: on a cluster, for some minutes after it was missed."""
-        if not self._may_grow:
+        if not self.may_grow:
             return False
         since = self._missing_since.setdefault(tuple(sorted(request.items())), time.monotonic())
         return time.monotonic() - since < _NEW_NODE_WAIT_S
@@ -44,6 +45,11 @@ class Cluster:
     def ask_for(self, requests: Sequence[Mapping[str, float]]) -> None:
         """Tell the autoscaler, if there is one, what could run now; nothing if it was told so before."""
         wanted = [dict(request) for request in requests[:_MAX_REQUESTS]]
-        if self._may_grow and wanted != self._asked:
+        if wanted != self._asked:
             request_resources(bundles=wanted)
             self._asked = wanted
+
+    def close(self) -> None:
+        """Ask for nothing any more, so that an autoscaler may take nodes away."""
+        if self._asked:
+            self.ask_for([])

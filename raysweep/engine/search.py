@@ -109,7 +109,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         if stage is None:
             return None
         request = self._launch.request(stage)
-        self._warm[request_key(request)] -= 1
+        if self._warm[request_key(request)]:
+            self._warm[request_key(request)] -= 1
         trial = self._build_trial(stage, request)
         self._launch.started(stage)
         return trial
@@ -158,9 +159,10 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
         self._decide_suspects()
-        ready = self._launch.queue.ready(limit=256)
-        running = [running.request for running in self._running.values()]
-        self._cluster.ask_for([*running, *(self._launch.request(stage) for stage in ready)])
+        if self._cluster.may_grow:
+            ready = self._launch.queue.ready(limit=256)
+            running = [running.request for running in self._running.values()]
+            self._cluster.ask_for([*running, *(self._launch.request(stage) for stage in ready)])
         for running_stage in self._running.values():
             self._end_if_silent(running_stage)
 

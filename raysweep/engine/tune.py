@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -83,8 +84,10 @@ class TuneExecutor:
             launch.monitor.say(DRAINING)
 
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed stages have their own reports
-        algorithm = QueueAlgorithm(launch, Cluster(may_grow=self._address is not None), self._runner)
+        cluster = Cluster(may_grow=self._address is not None)
+        algorithm = QueueAlgorithm(launch, cluster, self._runner)
         with (
+            closing(cluster),
             tempfile.TemporaryDirectory(prefix="raysweep-tune-") as folder,
             first_interrupt(drain),
             launch.monitor,
