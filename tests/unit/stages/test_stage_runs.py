@@ -34,6 +34,9 @@ LONGER = {
 }
 
 
+NO_PRETRAINING = {"grid.method": [], "grid.pretrain_epochs": []}
+
+
 def plan_of(tiny_study, store, changes=None):
     study = tiny_study({**LONGER, **(changes or {})})
     return build_plan(study, _facts(study, store))
@@ -133,15 +136,17 @@ def test_a_stage_gives_the_same_bits_in_the_thread_of_a_worker(undisturbed, tiny
 def test_a_stage_whose_heart_stops_it_keeps_its_last_epoch_and_continues(undisturbed, tiny_store):
     expected, plan = undisturbed
     stage = pretrain_of(plan)
+    ended: list[int] = []
     beats = iter(range(10**6))
 
     def stop_in_the_second_epoch() -> None:
-        if next(beats) > 9:
+        if ended and ended[-1] and next(beats) == 2:
             raise StageStopped
 
+    progress = run_stage(stage, tiny_store, threads=1, attempt=1, beat=stop_in_the_second_epoch)
     with pytest.raises(StageStopped):
-        for _ in run_stage(stage, tiny_store, threads=1, attempt=1, beat=stop_in_the_second_epoch):
-            pass
+        ended.extend(event.epoch for event in progress)
+    assert ended == [0, 1]
     assert tiny_store.exists(tiny_store.resume_path(stage.id))
     assert stage.id not in tiny_store.ledger()
     for each in plan.stages.values():
@@ -292,3 +297,37 @@ def test_float16_on_a_cpu_is_refused():
         pytest.skip("this machine computes in float16")
     with pytest.raises(StageError, match="float16 needs a GPU"):
         prepare_runtime(0, "float16", 1)
+
+
+@pytest.mark.parametrize("tuning", ["probe-then-full", "last-stages", "layer-decay"])
+def test_a_stage_of_every_tuning_mode_resumes_to_the_same_bits(undisturbed, tiny_study, tmp_path, tuning):
+    expected, _ = undisturbed
+    plan = plan_of(tiny_study, expected, {"grid.tuning": [tuning]})
+    stage = replace(finetune_of(plan), parent=None, config={**finetune_of(plan).config, "start": {"random": True}})
+    scores = []
+    for name in ("whole", "cut"):
+        store = Store(tmp_path / name).prepare()
+        if name == "cut":
+            interrupt_after(stage, store, 1)
+            torch.rand(7)
+        run(stage, store)
+        scores.append(facts(store)["cases"])
+    assert scores[0] == scores[1]
+
+
+def test_low_rank_tuning_trains_a_hybrid_encoder_to_its_end(tiny_study, tiny_store):
+    changes = {"grid.tuning": ["lora"], "grid.source": ["random"], **NO_PRETRAINING}
+    encoder = {"backbones.small.encoder": "pvt_v2_b0", "tasks.heart.decoder_channels": [16, 8, 8, 8]}
+    plan = plan_of(tiny_study, tiny_store, {**changes, **encoder, "tasks.heart.training.epochs": 1})
+    run(finetune_of(plan), tiny_store)
+    assert facts(tiny_store)["ledger"][0][1] == "done"
+
+
+def test_low_rank_tuning_of_a_convolutional_encoder_ends_the_launch_before_anything_runs(tiny_study, tiny_store):
+    from raysweep.errors import StudyError
+    from raysweep.sweep import run as run_study
+
+    study = tiny_study({"grid.tuning": ["lora"], "grid.source": ["random"], **NO_PRETRAINING})
+    with pytest.raises(StudyError, match="has no attention with linear projections"):
+        run_study(study, store=tiny_store, executor="inline")
+    assert tiny_store.ledger() == {}
