@@ -12,6 +12,8 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
     results/<table>/<part>.parquet      one part per stage (per study for cells)
+    results/<table>/merged/*.parquet    parts merged by compaction
+    results/manifest.json               which merged files count, and the parts they stand for
     driver.lock                         held by the driver that is running
     reports/<study>/                    the page
 """
@@ -27,18 +29,25 @@ import uuid
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow.fs as pafs
 
 from raysweep.errors import StoreError
 from raysweep.ledger import FailureRecord, LedgerRecord
 
-__all__ = ["FORMAT_VERSION", "FailureRecord", "LedgerRecord", "Store"]
+__all__ = ["FORMAT_VERSION", "FailureRecord", "FileStamp", "LedgerRecord", "Store"]
 
 FORMAT_VERSION = 1
 _TEMPORARY = ".tmp-"
 _SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
+
+
+class FileStamp(NamedTuple):
+    """What tells one version of a file from another."""
+
+    size_bytes: int
+    mtime_ns: int
 
 
 class Store:
@@ -181,13 +190,19 @@ class Store:
 
     def list(self, folder: str) -> list[str]:
         """Return the published files of a folder and its subfolders, below the root, sorted."""
+        return list(self.stamps(folder))
+
+    def stamps(self, folder: str) -> dict[str, FileStamp]:
+        """Return the published files of a folder and its subfolders with size and time of change, sorted by path."""
         selector = pafs.FileSelector(self._full(folder), recursive=True, allow_not_found=True)
         prefix = len(self._root.rstrip("/")) + 1
-        return sorted(
-            info.path[prefix:]
+        infos = [
+            info
             for info in self._fs.get_file_info(selector)
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
-        )
+        ]
+        stamps = {info.path[prefix:]: FileStamp(info.size, info.mtime_ns) for info in infos}
+        return dict(sorted(stamps.items()))
 
     def _sweep_temporaries(self) -> None:
         """Delete what writers left that were killed half-way; only the holder of the driver lock may."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from rich.console import RenderableType
 
 from raysweep import registry, zoo
 from raysweep.data.subsets import pack_facts
@@ -23,11 +21,13 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
-from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.report.files import Format, ReportFiles, write_files
+from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
-from raysweep.results.examples import read_examples
+from raysweep.results.live import live_files
+from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates, test_scores
-from raysweep.results.read import StudyTables, query_store, study_tables
+from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
 from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
@@ -66,9 +66,21 @@ class OpenStore(Store):
         """Return the tables of one study."""
         return study_tables(self, name)
 
-    def query(self, sql: str) -> pa.Table:
-        """Run one SQL query over the store's tables and views."""
-        return query_store(self, sql)
+    def query(self, sql: str, study: str | None = None, sources: Iterable[str] | None = None) -> pa.Table:
+        """Run one SQL query over the store's tables and views, or over those of one study and some of its sources."""
+        return query_store(self, sql, study, sources)
+
+    def files(self, table: str) -> list[str]:
+        """Return the paths of the Parquet files that hold a table now, each row in one of them.
+
+        A stage that ran again since the last compaction has its rows in a part of its own, and older ones in a merged
+        file: its part comes first.
+        """
+        return [self.full_path(file.path) for file in live_files(self, table)]
+
+    def compact(self) -> Compaction:
+        """Merge the parts of stages that are done into few files; readers and runs may go on meanwhile."""
+        return compact(self)
 
 
 def open_store(uri: str | Path | None = None) -> OpenStore:
@@ -142,33 +154,19 @@ def run(
     return StudyRun(planned, outcome, opened)
 
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """A written report."""
-
-    page: str
-    """Where the HTML page is."""
-    summary: RenderableType
-    """The same facts for the terminal."""
-
-
-def report(study: Study, *, store: Store | str | Path | None = None, out: str | Path | None = None) -> ReportFiles:
-    """Write the report of a study: one HTML page, into a folder or, by default, into the store.
+def report(
+    study: Study,
+    *,
+    store: Store | str | Path | None = None,
+    out: str | Path | None = None,
+    formats: Sequence[Format] = ("html",),
+) -> ReportFiles:
+    """Write the report of a study into a folder or, by default, into the store: one HTML page, tables, figures.
 
     Raises:
-        StoreError: if the store has no such study.
+        StoreError: if the store has no such study, or there is no such format.
     """
-    opened = _as_store(store)
-    tables = study_tables(opened, study.study)
-    facts = study_facts(study, tables)
-    examples = partial(read_examples, opened)
-    if out is not None:
-        page = str(write_report(Path(out) / "index.html", tables, examples, facts))
-    else:
-        path = f"reports/{study.study}/index.html"
-        opened.write_bytes(path, build_report(tables, examples, facts).encode())
-        page = f"{opened.uri}/{path}"
-    return ReportFiles(page, terminal_summary(tables, facts))
+    return write_files(study, _as_store(store), None if out is None else Path(out), formats)
 
 
 def publish_cells(planned: Plan, store: Store, not_needed: Mapping[str, str] | None = None) -> None:

@@ -11,6 +11,7 @@ import typer
 from raysweep.cli import (  # they add their commands, in the order of the help text
     data,
     export,
+    reports,
     studies,
     tables,
     weights,
@@ -18,7 +19,7 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
 
-__all__ = ["app", "data", "export", "main", "studies", "tables", "weights"]
+__all__ = ["app", "data", "export", "main", "reports", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:

@@ -59,7 +59,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what is in a pack, and verify its digest."""
-    from raysweep.data.inspect import contact_sheet, describe
+    from raysweep.data.contact_sheet import contact_sheet
+    from raysweep.data.inspect import describe
     from raysweep.data.pack import Pack
     from raysweep.terminal import pairs_table, show
 

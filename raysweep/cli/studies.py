@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -102,11 +101,9 @@ def run(
 
 @app.command(epilog="Example: raysweep status search_spaces/quickstart.yaml")
 def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) -> None:
-    """Show how far a study is: stages done, failed and open, and why stages failed."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from raysweep.planning.summary import summarise
+    """Show how far a study is: cells by source, stages done, running, failed and open, and why stages failed."""
+    from raysweep.report.live import running_stages
+    from raysweep.report.status import status_summary
     from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
     from raysweep.sweep import plan as make_plan
@@ -115,34 +112,9 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
     ledger = complete_ledger(opened)
-    counts = summarise(planned, ledger)
-    open_stages = counts.num_stages - counts.num_done - counts.num_failed
-    lines = [
-        f"{counts.study}: {counts.num_done} of {counts.num_stages} stages done, {counts.num_failed} failed, "
-        f"{open_stages} open ({counts.num_cells} cells)"
-    ]
-    lines += [
-        f"failed {stage.name} (attempt {record.attempt} on {record.host or 'no node'}): {record.error}"
-        for stage in planned.stages.values()
-        if (record := ledger.get(stage.id)) is not None and record.status == "failed"
-    ]
-    show(Group(*(Text(line) for line in lines)))
-    if counts.num_failed:
+    stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
+    names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
+    running = running_stages(opened, names)
+    show(status_summary(planned, ledger, running))
+    if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
         raise typer.Exit(EXIT_FAILED)
-
-
-@app.command(epilog="Example: raysweep report search_spaces/quickstart.yaml --out report")
-def report(
-    study: StudyFile,
-    store: StoreOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the page. Default: in the store.")] = None,
-    set_: SetOption = None,
-) -> None:
-    """Write the report of a study: one HTML page that needs no network, and a summary here."""
-    from raysweep.study import load_study
-    from raysweep.sweep import report as make_report
-    from raysweep.terminal import show
-
-    made = make_report(load_study(study, set_ or []), store=store, out=out)
-    show(made.summary)
-    show(f"report: {made.page}")

@@ -1,4 +1,4 @@
-"""Commands that answer questions: query, list, schema."""
+"""Commands about tables and names: query, compact, list, schema."""
 
 from __future__ import annotations
 
@@ -41,13 +41,32 @@ def query(
     ],
     store: StoreOption = None,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print the answer.")] = TableFormat.table,
+    study: Annotated[str | None, typer.Option(help="Read only what this study needs.", show_default=False)] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Read only what this source of the study needs; repeatable.")
+    ] = None,
 ) -> None:
     """Ask the store's tables in SQL: cells, stages, epochs, cases, snapshots; views trials and curves."""
     from raysweep.sweep import open_store
     from raysweep.terminal import write_table
 
-    answer = open_store(store).query(sql)
+    answer = open_store(store).query(sql, study, source or None)
     write_table(answer, format_.value)
+
+
+@app.command(epilog="Example: raysweep compact --store raysweep-store")
+def compact(store: StoreOption = None) -> None:
+    """Merge the result files of stages that are done into few large ones; runs and readers may go on meanwhile."""
+    from raysweep.sweep import open_store
+    from raysweep.terminal import show
+
+    opened = open_store(store)
+    opened.prepare()
+    done = opened.compact()
+    if done.num_rows_merged:
+        show(f"merged {done.num_rows_merged} rows: {done.num_files_before} files are now {done.num_files_after}")
+    else:
+        show(f"nothing to merge: {done.num_files_after} files")
 
 
 @app.command("list", epilog="Example: raysweep list methods")

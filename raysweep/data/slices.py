@@ -16,11 +16,14 @@ _MIN_RANGE = 1e-6
 
 
 def scaled_slice(pack: Pack, row: int) -> Tensor:
-    """Return one slice, (C, H, W) float32: its volume's 0.5 and 99.5 intensity percentiles at 0 and 1, not clipped."""
-    low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
+    """Return one slice, (C, H, W) float32: its volume's 0.5 and 99.5 intensity percentiles at 0 and 1, not clipped.
+
+    Channels that have scales of their own (several modalities) are scaled one by one.
+    """
+    low, high = pack.index.channel_low[row][:, None, None], pack.index.channel_high[row][:, None, None]
     values = pack.image(row).astype(np.float32)
     values -= low
-    values /= max(high - low, _MIN_RANGE)
+    values /= np.maximum(high - low, np.float32(_MIN_RANGE))
     return torch.from_numpy(values)
 
 

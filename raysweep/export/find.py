@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from raysweep.errors import StoreError, did_you_mean
-from raysweep.results.read import query_store
+from raysweep.results.query import query_store
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
 from raysweep.sources.fit import load_weights

@@ -17,7 +17,7 @@ from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
 from raysweep.study import PretrainStep, Study, WeightsStep
 
-IDENTITY_FORMAT = 1
+IDENTITY_FORMAT = 2
 """Part of every id: raise it when the meaning of a stage's configuration changes."""
 
 

@@ -44,7 +44,7 @@ class FinetuneLoop(TrainingLoop):
             self.pack,
             self.config["annotations"],
             unit=self.settings.annotate_by,
-            nested=self.settings.nested,
+            drawing="nested" if self.settings.nested else "anew",
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
