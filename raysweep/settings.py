@@ -30,6 +30,9 @@ def _share(bounds: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Share = Annotated[Range, AfterValidator(_share)]
 
+CONVOLUTIONAL, TRANSFORMER, HIERARCHICAL = "convolutional", "transformer", "hierarchical"
+"""Types of encoder: convolutions alone; a plain transformer of patch tokens; any other network that attends."""
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
 
@@ -70,6 +73,22 @@ class Augmentation(Settings):
     """Probability that intensities above solarise_threshold are inverted."""
     solarise_threshold: float = Field(0.5, ge=0, le=1)
     """Intensity above which solarisation inverts."""
+    elastic_p: float = Field(0.0, ge=0, le=1)
+    """Probability of an elastic displacement."""
+    elastic_px: float = Field(4.0, ge=0)
+    """Standard deviation of the displacement of the grid's points, in output pixels."""
+    elastic_cells: int = Field(4, ge=1)
+    """Cells of the grid whose points move, along each axis; between them the displacement is smooth."""
+    bias_p: float = Field(0.0, ge=0, le=1)
+    """Probability of a bias field, the smooth shading of magnetic resonance images."""
+    bias_strength: float = Field(0.3, ge=0)
+    """Coefficients of the log bias field, a polynomial of degree 3, are drawn from [-bias_strength, bias_strength]."""
+    cutout_p: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle is set to 0; masks stay as they are."""
+    cutout_scale: Share = (0.02, 0.2)
+    """Share of the view that the rectangle covers, drawn uniformly."""
+    cutout_ratio: Range = (0.3, 3.3)
+    """Aspect ratio (height / width) of the rectangle, drawn log-uniformly."""
 
 
 class Backbone(Settings):
@@ -79,7 +98,7 @@ class Backbone(Settings):
     """timm architecture, without a pretrained tag: resnet50, convnext_tiny, ..."""
     channels: int = Field(1, ge=1, le=16)
     """Input channels; a pack must have as many."""
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
     """Keyword arguments for the architecture, for example {drop_path_rate: 0.1}."""
 
 
@@ -92,8 +111,12 @@ class Optimisation(Settings):
     """Peak learning rate, used as it is: no scaling with the batch size."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay; not applied to biases and normalisation layers."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay that half a cosine leads to at the last step; null for a constant one."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of sgd and lars; the first beta of adam and adamw."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Second beta of adam and adamw."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Shape of the learning rate after warm-up: cosine decay to final_lr, or constant."""
     warmup_epochs: float = Field(0.0, ge=0)

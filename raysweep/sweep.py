@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 from raysweep import registry, zoo
+from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
 from raysweep.engine.executor import Executor
@@ -200,6 +201,7 @@ def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     packs = {name: open_study_pack(name, source, store) for name, source in study.packs.items()}
     for name in study.task_names:
         registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[study.task_settings(name).pack])
+    _check_pretraining_packs(study, packs)
     return {name: pack_facts(pack) for name, pack in packs.items()}
 
 
@@ -207,6 +209,18 @@ def _weights_steps(study: Study) -> list[WeightsStep]:
     """Return the initial weights of the sources on the grid."""
     steps = (study.sources[source][0] for source in study.grid.source)
     return [step.weights for step in steps if step.weights is not None]
+
+
+def _check_pretraining_packs(study: Study, packs: Mapping[str, Pack]) -> None:
+    """Check that packs have what the methods that train on them learn from.
+
+    Raises:
+        PackError: saying what is missing.
+    """
+    steps = [step.pretrain for source in study.grid.source for step in study.sources[source] if step.pretrain]
+    for step in steps:
+        for name in study.grid.method if step.method is None else [step.method]:
+            registry.load("methods", name).METHOD.check_pack(study.method_settings(name), packs[step.pack])
 
 
 def _fetch_weights(study: Study, store: Store) -> None:
@@ -233,10 +247,17 @@ def _check_starts(launch: Launch) -> None:
     """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
 
     Raises:
-        StudyError: if timm has no such encoder.
+        StudyError: if timm has no such encoder, or it does not take slices of the study's size.
         WeightsError: if weights do not fit their encoder.
     """
     stages = launch.plan.stages.values()
+    pretraining = [stage.config for stage in stages if stage.kind == "pretrain"]
+    sizes = {canonical_json([config["backbone"], config["image_size"]]): config for config in pretraining}
+    if sizes:
+        from raysweep.sources.encoder import build_weightless
+
+        for config in sizes.values():
+            build_weightless(Backbone.model_validate(config["backbone"]), config["image_size"])
     ready = [stage for stage in stages if not stage.parent and launch.queue.state(stage.id) is State.READY]
     starts = {canonical_json([stage.config["backbone"], stage.config["start"]]): stage for stage in ready}
     if starts:

@@ -34,6 +34,27 @@ def pairs_table(pairs: Mapping[str, Any], title: str | None = None) -> Table:
     return table
 
 
+def methods_table() -> Table:
+    """Return every pretraining method with its family, the encoders it trains, its cost and its source."""
+    from raysweep import registry
+
+    table = Table(
+        box=None,
+        header_style="bold",
+        caption="cost: FLOPs of a step relative to supervised training on one view, the encoder's alone, derived from "
+        "the default views at 224 pixels and checked by counting.\nencoder types: convolutional; transformer (plain, "
+        "of patch tokens); hierarchical (Swin and other attention).",
+        caption_justify="left",
+    )
+    for column in ("method", "family", "encoder types", "cost", "source"):
+        table.add_column(column, justify="right" if column == "cost" else "left")
+    for name in registry.names("methods"):
+        method = registry.load("methods", name).METHOD
+        types = ", ".join(sorted(method.encoder_types)) if method.is_particular() else "all"
+        table.add_row(name, method.family, types, f"{method.cost:.2f}", method.paper)
+    return table
+
+
 def write_table(answer: pa.Table, format_: str) -> None:
     """Write an Arrow table to standard output as 'table', 'csv', 'json' or 'parquet'.
 

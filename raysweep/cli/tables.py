@@ -73,9 +73,12 @@ def compact(store: StoreOption = None) -> None:
 def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)]) -> None:
     """List methods, data sets, tasks, modes of tuning, kinds of sources, or the studies of ./search_spaces."""
     from raysweep import registry
-    from raysweep.terminal import pairs_table, show
+    from raysweep.terminal import methods_table, pairs_table, show
 
-    if what in (Listed.methods, Listed.datasets, Listed.tasks, Listed.tuning):
+    if what is Listed.methods:
+        show(methods_table())
+        return
+    if what in (Listed.datasets, Listed.tasks, Listed.tuning):
         rows = registry.describe(what.value)
     elif what is Listed.sources:
         rows = {

@@ -104,6 +104,19 @@ class Pack:
         view: Array = self._images[self.index.bucket[row]][self.index.position[row]]
         return view
 
+    def images(self, rows: npt.NDArray[np.int64]) -> Array:
+        """Return slices of one bucket, (B, C, H, W) in stored dtype and units: a copy.
+
+        Raises:
+            PackError: if the slices are not all in one bucket.
+        """
+        buckets = np.unique(self.index.bucket[rows])
+        if len(buckets) != 1:
+            raise PackError(f"rows of {self.path} are in {len(buckets)} buckets; they must share one shape and type")
+        stored = self._images[buckets[0]]
+        copied: Array = stored[self.index.position[rows]]
+        return copied
+
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
         """Return the mask of one slice, (H, W) uint8: a read-only view on the mapped file.
 

@@ -1,4 +1,4 @@
-"""Resampling of whole batches: crop and resize, rotation, blur, and the nearest sampling that masks follow.
+"""Resampling of whole batches: crop and resize, rotation, elastic displacement, blur, smooth fields.
 
 Shapes: B batch, C channels, H and W of a source slice, S side of the square output.
 """
@@ -95,6 +95,51 @@ def rotate(x: Tensor, angle_deg: Tensor, mode: str) -> Tensor:
     matrix = torch.stack((torch.stack((cos, -sin, zero), 1), torch.stack((sin, cos, zero), 1)), 1)
     grid = F.affine_grid(matrix.to(x), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def displace(x: Tensor, displacement_px: Tensor, mode: str) -> Tensor:
+    """Take each output pixel of (B, C, S, S) from where its displacement points; what comes from outside is 0.
+
+    Args:
+        x: the batch.
+        displacement_px: (B, 2, S, S), y and x in pixels.
+        mode: 'bilinear' for images, 'nearest' for masks held as float32.
+    """
+    identity = F.affine_grid(
+        torch.eye(2, 3, device=x.device).expand(len(x), -1, -1), list(x.shape), align_corners=False
+    )
+    offset = displacement_px.flip(1).permute(0, 2, 3, 1) * (2 / x.shape[-1])  # grid_sample takes x before y
+    return F.grid_sample(x, identity + offset, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def smooth_field(coarse: Tensor, size: int) -> Tensor:
+    """Return (..., S, S) smooth values through a coarse grid (..., n, n) of them, by bicubic interpolation."""
+    flat = coarse.reshape(1, -1, *coarse.shape[-2:])
+    fine = F.interpolate(flat, size=(size, size), mode="bicubic", align_corners=True)
+    return fine.reshape(*coarse.shape[:-2], size, size)
+
+
+_BIAS_DEGREE = 3
+NUM_BIAS_TERMS = (_BIAS_DEGREE + 1) * (_BIAS_DEGREE + 2) // 2
+"""Coefficients of a bias field."""
+
+
+def bias_field(coefficients: Tensor, size: int) -> Tensor:
+    """Return a smooth positive factor (S, S): the exponential of a polynomial of degree 3 in Legendre's basis.
+
+    Args:
+        coefficients: of P_i(y) P_j(x) with i + j up to 3, i the slower index.
+        size: S.
+
+    Source: Van Leemput et al. 1999, IEEE Transactions on Medical Imaging 18(10), section II, for the polynomial model.
+    """
+    axis = torch.linspace(-1, 1, size)
+    basis = torch.stack((torch.ones(size), axis, (3 * axis**2 - 1) / 2, (5 * axis**3 - 3 * axis) / 2))
+    terms = [(i, j) for i in range(_BIAS_DEGREE + 1) for j in range(_BIAS_DEGREE + 1 - i)]
+    table = torch.zeros(_BIAS_DEGREE + 1, _BIAS_DEGREE + 1)
+    for value, (i, j) in zip(coefficients, terms, strict=True):
+        table[i, j] = value
+    return torch.exp(basis.T @ table @ basis)
 
 
 def blur(x: Tensor, sigma_px: Tensor, radius_px: int) -> Tensor:

@@ -27,6 +27,36 @@ def scaled_slice(pack: Pack, row: int) -> Tensor:
     return torch.from_numpy(values)
 
 
+def scaled_slices(pack: Pack, rows: NDArray[np.int64]) -> Tensor | list[Tensor]:
+    """Return the same for several rows: one tensor (B, C, H, W) where they share shape and pixel type, else a list.
+
+    Slices that are stored together are copied, converted and scaled as one array.
+    """
+    index = pack.index
+    if len(np.unique(index.bucket[rows])) > 1:
+        return [scaled_slice(pack, int(row)) for row in rows]
+    values = pack.images(rows).astype(np.float32)
+    low, high = index.intensity_low[rows], index.intensity_high[rows]
+    shape = (-1, 1, 1, 1)
+    values -= low.reshape(shape)
+    values /= np.maximum(high - low, np.float32(_MIN_RANGE)).reshape(shape)
+    return torch.from_numpy(values)
+
+
+def shapes_of(pack: Pack, rows: NDArray[np.int64]) -> Tensor:
+    """Return the height and width of each slice, (B, 2) int64."""
+    return torch.tensor([pack.shape(int(row)) for row in rows])
+
+
+def relative_positions(pack: Pack, rows: NDArray[np.int64]) -> Tensor:
+    """Return how far along its volume each slice lies, (B,) float32: (slice number + 1/2) / slices of the volume."""
+    volumes, codes = np.unique(pack.index.volume, return_inverse=True)
+    counts = np.zeros(len(volumes), np.int64)
+    np.maximum.at(counts, codes, pack.index.slice_number.astype(np.int64) + 1)
+    positions = (pack.index.slice_number[rows] + 0.5) / counts[codes[rows]]
+    return torch.from_numpy(positions.astype(np.float32))
+
+
 def mask_of(pack: Pack, row: int) -> Tensor:
     """Return the mask of one slice, (H, W) int64."""
     return torch.from_numpy(pack.mask(row).astype(np.int64))

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from raysweep.lazy import torch
-from raysweep.methods._method import Method, MethodSettings, View, feature_std, full_precision
-from raysweep.methods._momentum import cosine_tau, momentum_copy, update_momentum
-from raysweep.settings import Augmentation, Optimisation
+from raysweep.methods import _recipes
+from raysweep.methods._heads import mlp, unit
+from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._momentum import MomentumMethod, MomentumSettings
+from raysweep.settings import Optimisation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from raysweep.sources.encoder import Encoder
 
-# Table 6 of the paper, without what needs colour (saturation, hue, conversion to grey).
-_FIRST = Augmentation(crop_scale=(0.08, 1.0), jitter_p=0.8, brightness=0.4, contrast=0.4, blur_p=1.0)
-_SECOND = Augmentation(crop_scale=(0.08, 1.0), jitter_p=0.8, brightness=0.4, contrast=0.4, blur_p=0.1, solarise_p=0.2)
 
-
-class BYOLSettings(MethodSettings):
+class BYOLSettings(_recipes.ByolViewSettings, MomentumSettings):
     """Settings of BYOL. Numbers are those of arXiv:2006.07733 unless a comment says otherwise."""
 
     # The paper trains 4096 images a step with LARS; AdamW at 1e-3 suits batches of some hundred slices.
     optimisation: Optimisation = Optimisation(optimiser="adamw", lr=1e-3, weight_decay=1.5e-6, warmup_epochs=1)
     """Optimiser and learning-rate schedule."""
-    first: View = View(augmentation=_FIRST)
-    """The view that is always blurred."""
-    second: View = View(augmentation=_SECOND)
-    """The view that is seldom blurred and sometimes solarised."""
     tau_start: float = Field(0.99, ge=0, le=1)
     """Momentum at the first step, rising to 1: 0.99 is the paper's for 300 epochs, 0.996 for 1000."""
     hidden_features: int = Field(4096, gt=0)
@@ -42,12 +35,8 @@ class BYOLSettings(MethodSettings):
     hand_on: Literal["online", "momentum"] = "momentum"
     """The encoder that is handed on."""
 
-    def views(self) -> tuple[View, ...]:
-        """Return the first and the second view."""
-        return self.first, self.second
 
-
-class BYOL(Method):
+class BYOL(MomentumMethod):
     """Squared distance of normalised predictions to momentum projections, over both pairings of two views.
 
     Source: Grill et al. 2020, arXiv:2006.07733, equation 2.
@@ -57,51 +46,31 @@ class BYOL(Method):
     name: ClassVar[str] = "byol"
     family: ClassVar[str] = "distillation"
     paper: ClassVar[str] = "Grill et al. 2020, arXiv:2006.07733"
-    recipe: ClassVar[int] = 1
+    recipe: ClassVar[int] = 2
+    cost: ClassVar[float] = 8 / 3
 
-    def __init__(self, settings: BYOLSettings, encoder: Encoder, *, num_slices: int, total_steps: int) -> None:
-        super().__init__(settings, encoder, num_slices=num_slices, total_steps=total_steps)
-        from lightly.loss import NegativeCosineSimilarity
-        from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-
-        self.settings = settings
+    def __init__(self, settings: BYOLSettings, encoder: Encoder, run: Run) -> None:
+        super().__init__(settings, encoder, run)
         hidden, output = settings.hidden_features, settings.output_features
-        self.nets["projector"] = BYOLProjectionHead(self.num_features, hidden, output)
-        self.nets["predictor"] = BYOLPredictionHead(output, hidden, output)
-        self.nets["momentum_encoder"] = momentum_copy(encoder)
-        self.nets["momentum_projector"] = momentum_copy(self.nets["projector"])
-        self._negative_cosine = NegativeCosineSimilarity()
+        self.nets["projector"] = mlp([self.num_features, hidden, output])
+        self.nets["predictor"] = mlp([output, hidden, output])
+        self.follow("encoder", "projector")
 
-    def views(self) -> tuple[View, ...]:
-        """Return the first and the second view."""
-        return self.settings.views()
-
-    def loss(self, views: Sequence[Tensor], ids: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, from 0 to 8, and ``projection_std``.
 
         Each view passes alone, so that it has its own batch statistics, as in the paper.
         """
-        projections = [self.nets["projector"](self._encode(view)) for view in views]
-        predictions = [self.nets["predictor"](projection).float() for projection in projections]
+        nets = self.nets
+        projections = [nets["projector"](self._encode(view)) for view in batch.views]
+        predictions = [unit(nets["predictor"](projection)) for projection in projections]
         with torch.no_grad():
-            targets = [self.nets["momentum_projector"](self.nets["momentum_encoder"](view)).float() for view in views]
+            targets = [unit(nets["momentum_projector"](nets["momentum_encoder"](view))) for view in batch.views]
         with full_precision(targets[0]):
             # || p - t ||^2 = 2 - 2 cos(p, t) for vectors of unit length
-            first = 2 + 2 * self._negative_cosine(predictions[0], targets[1])
-            second = 2 + 2 * self._negative_cosine(predictions[1], targets[0])
-            return {"loss": first + second, "projection_std": feature_std(projections[0])}
-
-    def after_step(self, step: int) -> None:
-        """Move the momentum encoder and projector."""
-        tau = cosine_tau(self.settings.tau_start, step, self.total_steps)
-        for name in ("encoder", "projector"):
-            update_momentum(self.nets[name], self.nets[f"momentum_{name}"], tau)
-
-    def encoder(self) -> Encoder:
-        """Return the momentum or the online encoder, as the settings say."""
-        name = "momentum_encoder" if self.settings.hand_on == "momentum" else "encoder"
-        encoder: Encoder = self.nets[name]  # type: ignore[assignment]
-        return encoder
+            pairs = zip(predictions, reversed(targets), strict=True)
+            loss = sum((2 - 2 * (p * t).sum(1).mean() for p, t in pairs), torch.zeros((), device=targets[0].device))
+            return {"loss": loss, "projection_std": feature_std(projections[0])}
 
 
 METHOD = BYOL

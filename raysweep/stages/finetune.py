@@ -48,7 +48,7 @@ class FinetuneLoop(TrainingLoop):
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
-        self.start = start
+        self.origin = start
         self.normalisation = start.normalisation
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,9 +156,9 @@ class FinetuneLoop(TrainingLoop):
         write_examples(self.store, stage, evaluation.examples)
         if self.stage.keep_model:
             self.tuning.merge()
-            write_model(self.store, stage, self.network, self.start, self.config, self.pack.class_names)
+            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
         return {
-            "loading": self.start.loading,
+            "loading": self.origin.loading,
             "num_train": len(self.rows),
             "best_epoch": self.best_epoch,
             "metric": self.settings.metric,

@@ -22,7 +22,7 @@ from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.optimisation import learning_rate, set_learning_rate
+from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime
 from raysweep.store import LedgerRecord, Store
@@ -77,6 +77,8 @@ class TrainingLoop(ABC):
     def run(self) -> Iterator[Progress]:
         """Train what remains, yielding after every epoch; rows and ledger record are published before it ends."""
         self._restore()
+        if not self.history.epoch:
+            self.start()
         yield Progress(self.history.epoch, self.published_snapshots())
         while self.history.epoch < self.stage.epochs:
             begin = time.perf_counter()
@@ -116,6 +118,9 @@ class TrainingLoop(ABC):
     def conclude(self) -> dict[str, Any]:
         """Publish the stage's own tables and return its columns of the stages table."""
 
+    def start(self) -> None:  # noqa: B027 - most kinds of stage measure nothing then
+        """Record what is known before the first epoch; nothing here may change the training."""
+
     def published_snapshots(self) -> tuple[int, ...]:
         """Return the epochs of snapshots that an earlier attempt published."""
         return ()
@@ -125,10 +130,12 @@ class TrainingLoop(ABC):
         return True
 
     def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
-        """Give a sign of life, set the learning rate of the next step, and return it."""
+        """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate."""
         self.beat()
-        rate = learning_rate(settings, self.history.step, steps_per_epoch, self.stage.epochs * steps_per_epoch)
+        total_steps = self.stage.epochs * steps_per_epoch
+        rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps)
         set_learning_rate(optimiser, rate)
+        set_weight_decay(optimiser, weight_decay(settings, self.history.step, total_steps))
         return rate
 
     def _save(self) -> None:

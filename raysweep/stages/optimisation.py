@@ -87,17 +87,17 @@ def build_optimiser(
         matrices = [p for p in trainable if p.ndim > 1]
         vectors = [p for p in trainable if p.ndim <= 1]
         if matrices:
-            groups.append({"params": matrices, "weight_decay": settings.weight_decay, **common})
+            groups.append({"params": matrices, "weight_decay": settings.weight_decay, "decays": True, **common})
         if vectors:
             exempt = {"adapt": False} if settings.optimiser == "lars" else {}
-            groups.append({"params": vectors, "weight_decay": 0.0, **exempt, **common})
+            groups.append({"params": vectors, "weight_decay": 0.0, "decays": False, **exempt, **common})
     if not groups:
         raise ValueError("no parameter requires a gradient; there is nothing to optimise")
     match settings.optimiser:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=True)
+            return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, settings.beta2), fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=True)
+            return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, settings.beta2), fused=True)
         case "sgd":
             return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
         case "lars":
@@ -154,6 +154,24 @@ def learning_rate(settings: Optimisation, step: int, steps_per_epoch: int, total
     # Weighted so that both ends come out exactly, which lr - (lr - final_lr) * share does not.
     share = (1 + math.cos(math.pi * progress)) / 2
     return settings.lr * share + settings.final_lr * (1 - share)
+
+
+def weight_decay(settings: Optimisation, step: int, total_steps: int) -> float:
+    """Return the weight decay of a step: constant, or along half a cosine to ``final_weight_decay`` at the last step.
+
+    Source: Caron et al. 2021, arXiv:2104.14294, appendix, "Implementation details".
+    """
+    if settings.final_weight_decay is None or total_steps == 1:
+        return settings.weight_decay
+    share = (1 + math.cos(math.pi * step / (total_steps - 1))) / 2
+    return settings.weight_decay * share + settings.final_weight_decay * (1 - share)
+
+
+def set_weight_decay(optimiser: Optimizer, decay: float) -> None:
+    """Set the weight decay of every group that has one."""
+    for group in optimiser.param_groups:
+        if group["decays"]:
+            group["weight_decay"] = decay
 
 
 def set_learning_rate(optimiser: Optimizer, lr: float) -> None:

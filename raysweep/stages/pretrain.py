@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import apply, draw
-from raysweep.data.slices import normalised, scaled_slice
+from raysweep.data.augment import AugmentationParameters, apply, draw, keep_whole, places
+from raysweep.data.slices import mask_of, normalised, relative_positions, scaled_slices, shapes_of
 from raysweep.errors import PackError
-from raysweep.methods import Method, collapse_metrics
+from raysweep.methods import Batch, Method, MethodSettings, Run, collapse_metrics
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
+from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
+from raysweep.stages.probes import Probes
 from raysweep.stages.runtime import Runtime
 from raysweep.store import Store
 
@@ -29,34 +34,62 @@ class PretrainLoop(TrainingLoop):
 
     def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
         super().__init__(stage, store, runtime, attempt)
-        self.rows = self.pack.select(split="train")
-        if len(self.rows) < 2:
-            raise PackError(
-                f"{self.pack.path} has {len(self.rows)} slices in its train split; pretraining needs at least 2"
-            )
+        chosen = self.config["method"]
+        kind: type[Method] = registry.load("methods", chosen["name"]).METHOD
+        self.method_settings: MethodSettings = kind.Settings.model_validate(chosen["settings"])
+        self.target = self.method_settings.target()
+        self.rows = self._select_rows()
+        self.positions = relative_positions(self.pack, self.rows)
+        self.image_size: int = self.config["image_size"]
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
         start = build_start(store, self.config, stage.inputs)
-        self.start = start
+        self.origin = start
         self.normalisation = start.normalisation
-        self.method = self._build_method(start.encoder)
-        self.method.nets.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = kind(self.method_settings, start.encoder, self._describe_run())
+        self.method.nets.to(runtime.device, memory_format=torch.channels_last)
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
+        self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime, lambda: self.beat())
 
-    def _build_method(self, encoder: Any) -> Method:
-        chosen = self.config["method"]
-        kind: type[Method] = registry.load("methods", chosen["name"]).METHOD
-        self.method_settings = kind.Settings.model_validate(chosen["settings"])
-        total_steps = self.stage.epochs * self.steps_per_epoch
-        return kind(self.method_settings, encoder, num_slices=len(self.rows), total_steps=total_steps)
+    def _select_rows(self) -> NDArray[np.int64]:
+        """Return the rows to train on: the train split, or what is labelled of it where the method learns labels."""
+        rows = self.pack.select(split="train")
+        index = self.pack.index
+        if self.target == "labels":
+            rows = rows[~np.isnan(index.labels[rows]).all(1)]
+        elif self.target == "masks":
+            rows = rows[index.mask_position[rows] >= 0]
+        if len(rows) < 2:
+            learnt = f" with {self.target}" if self.target else ""
+            raise PackError(
+                f"{self.pack.path} has {len(rows)} slices{learnt} in its train split; pretraining needs at least 2"
+            )
+        return rows
+
+    def _describe_run(self) -> Run:
+        return Run(
+            num_slices=len(self.rows),
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.stage.epochs * self.steps_per_epoch,
+            image_size=self.image_size,
+            num_classes=len(self.pack.class_names),
+            num_labels=len(self.pack.label_names),
+        )
+
+    def start(self) -> None:
+        """Probe the encoder before training."""
+        self.history.add("val", self.probes.measure(self.method.encoder()))
 
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
         self.method.nets.train()
+        with self.runtime.autocast():
+            self.method.before_epoch(self.history.epoch - 1, self._whole_slices())
         order = torch.randperm(len(self.rows), generator=self.generator)
-        sums: dict[str, torch.Tensor] = {}
+        sums: dict[str, Tensor] = {}
         rate = 0.0
         for first in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
             ids = order[first : first + self.batch_size]
@@ -68,28 +101,57 @@ class PretrainLoop(TrainingLoop):
         collapse = {} if features is None else {k: float(v) for k, v in collapse_metrics(features).items()}
         return {**means, **collapse, "lr": rate}
 
-    def _step(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        slices = [scaled_slice(self.pack, int(row)) for row in self.rows[ids.numpy()]]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        views = []
-        for view in self.method.views():
-            parameters = draw(view.augmentation, shapes, self.generator)
-            size = view.size_px or self.config["image_size"]
-            views.append(normalised(apply(slices, parameters, size, device=self.runtime.device), self.normalisation))
+    def _whole_slices(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all slices in batches of ids (B,) and whole slices (B, C, H, W), for methods that ask for them."""
+        device = self.runtime.device
+        for ids in torch.split(torch.arange(len(self.rows)), self.batch_size):
+            self.beat()
+            rows = self.rows[ids.numpy()]
+            slices = apply(
+                scaled_slices(self.pack, rows), keep_whole(shapes_of(self.pack, rows)), self.image_size, device=device
+            )
+            yield ids.to(device), normalised(slices, self.normalisation)
+
+    def _step(self, ids: Tensor) -> dict[str, Tensor]:
+        batch = self._draw_batch(ids)
         with self.runtime.autocast():
-            losses = self.method.loss(views, ids.to(self.runtime.device))
+            losses = self.method.loss(batch)
         optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), self.optimisation.clip_norm)
         self.method.after_step(self.history.step)
         self.history.step += 1
         self.history.images += len(ids)
         return losses
 
+    def _draw_batch(self, ids: Tensor) -> Batch:
+        device, rows = self.runtime.device, self.rows[ids.numpy()]
+        slices, shapes = scaled_slices(self.pack, rows), shapes_of(self.pack, rows)
+        masks = [mask_of(self.pack, int(row)) for row in rows] if self.target == "masks" else None
+        labels = torch.from_numpy(self.pack.index.labels[rows]).to(device) if self.target == "labels" else None
+        views, of_masks, where = [], [], []
+        for view in self.method.views():
+            parameters = draw(view.augmentation, shapes, self.generator)
+            images, followed = self._augment(slices, parameters, view.size_px or self.image_size, masks)
+            views.append(normalised(images, self.normalisation))
+            of_masks += followed
+            where.append(places(parameters).to(device))
+        return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
+
+    def _augment(
+        self, slices: Tensor | list[Tensor], parameters: AugmentationParameters, size: int, masks: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        if masks is None:
+            return apply(slices, parameters, size, device=self.runtime.device), []
+        images, followed = apply(slices, parameters, size, masks=masks, device=self.runtime.device)
+        return images, [followed]
+
     def end_epoch(self) -> tuple[int, ...]:
-        """Publish a snapshot where the plan asks for one."""
+        """Probe the encoder and publish a snapshot of it, where the plan asks for one."""
         epoch = self.history.epoch
         if epoch not in self.stage.snapshots:
             return ()
-        encoder, lineage = self.method.encoder(), self.start.lineage
+        encoder: Encoder = self.method.encoder()
+        self.history.add("val", self.probes.measure(encoder))
+        lineage = self.origin.lineage
         write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
         return (epoch,)
 
@@ -123,4 +185,4 @@ class PretrainLoop(TrainingLoop):
             for epoch in self.store.snapshot_epochs(self.stage.id)
         ]
         write_part(self.store, "snapshots", self.stage.id, rows)
-        return {"num_train": len(self.rows), "loading": self.start.loading}
+        return {"num_train": len(self.rows), "loading": self.origin.loading}

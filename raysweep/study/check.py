@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from raysweep import registry, zoo
-from raysweep.errors import did_you_mean
+from raysweep.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from raysweep.study.schema import Study
@@ -27,6 +27,7 @@ def problems_of(study: Study) -> list[Problem]:
         *_tuning_problems(study.tunings),
         *_grid_problems(study),
         *_stop_problems(study),
+        *_encoder_problems(study),
     ]
 
 
@@ -195,6 +196,28 @@ def _grid_problems(study: Study) -> Iterator[Problem]:
                 f"has values, but no source on the grid leaves its {attribute} to this axis; remove the axis or the "
                 f"steps' own {attribute}",
             )
+
+
+def _encoder_problems(study: Study) -> Iterator[Problem]:
+    """Yield encoders that a method of the grid cannot train; only methods that are particular are asked.
+
+    Asking one builds the encoder without weights, which takes the import of torch.
+    """
+    sources = [study.sources[name] for name in study.grid.source if name in study.sources]
+    steps = [step.pretrain for chain in sources for step in chain if step.pretrain]
+    named = {step.method for step in steps if step.method is not None}
+    used = named | set(study.grid.method if any(step.method is None for step in steps) else ())
+    for name in sorted(used & set(registry.names("methods"))):
+        method = registry.load("methods", name).METHOD
+        if not method.is_particular():
+            continue
+        for backbone in study.backbone_names:
+            if backbone not in study.backbones:
+                continue
+            try:
+                method.check_backbone(study.backbones[backbone], study.pretraining.image_size)
+            except StudyError as error:
+                yield f"backbones.{backbone}", str(error)
 
 
 def _unknown(where: str, name: str, allowed: Iterable[str]) -> Iterator[Problem]:

@@ -47,6 +47,8 @@ class Segmentation(Task):
         """Build the U-Net and load the encoder's weights into it, key by key."""
         import segmentation_models_pytorch as smp
 
+        from raysweep.sources.encoder import timm_options
+
         backbone = encoder.backbone
         depth = len(self.settings.decoder_channels)
         try:
@@ -57,7 +59,7 @@ class Segmentation(Task):
                 in_channels=backbone.channels,
                 classes=len(self.pack.class_names),
                 decoder_channels=self.settings.decoder_channels,
-                **backbone.options,
+                **timm_options(backbone),
             )
         except (ValueError, RuntimeError, TypeError) as error:
             raise StudyError(

@@ -20,6 +20,11 @@ augmentations = st.builds(
     blur_sigma_px=intervals,
     noise_p=shares,
     solarise_p=shares,
+    elastic_p=shares,
+    elastic_px=st.floats(0, 20),
+    bias_p=shares,
+    cutout_p=shares,
+    cutout_scale=intervals,
 )
 sides = st.integers(1, 60)
 shape_lists = st.lists(st.tuples(sides, sides), min_size=1, max_size=5)
@@ -49,5 +54,5 @@ def test_any_slices_give_a_finite_batch_and_no_label_is_invented(augmentation, s
     assert (y.shape, y.dtype) == ((len(shapes), size, size), torch.int64)
     assert bool(torch.isfinite(x).all())
     for i, mask in enumerate(masks):
-        allowed = set(mask.unique().tolist()) | ({0} if p.angle_deg[i] != 0 else set())
+        allowed = set(mask.unique().tolist()) | ({0} if p.angle_deg[i] != 0 or p.elastic_px[i] > 0 else set())
         assert set(y[i].unique().tolist()) <= allowed

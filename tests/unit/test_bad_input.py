@@ -78,6 +78,21 @@ CASES = [
     Case(
         "unknown encoder", lambda _: {"backbones.small.encoder": "resnet18x"}, StudyError, ("'resnet18x'", "'resnet18'")
     ),
+    Case(
+        "size that an encoder does not take",
+        lambda _: {
+            "backbones.small": {"encoder": "vit_tiny_patch16_224", "options": {"patch_size": 14}},
+            "grid": {
+                "source": ["cardiac"],
+                "method": ["simclr"],
+                "pretrain_epochs": [1],
+                "annotations": [4],
+                "seed": [0],
+            },
+        },
+        StudyError,
+        ("'vit_tiny_patch16_224'", "does not take slices of 32 x 32 pixels", "patches of 14"),
+    ),
     Case("empty grid", lambda _: {"grid.seed": []}, StudyError, ("grid.seed", "[]", "at least 1")),
     Case("contradiction", lambda _: {"grid.method": ["byol"]}, StudyError, ("grid.method", "no source", "remove")),
     Case(

@@ -164,6 +164,7 @@ def test_code_that_reads_the_store_runs(tmp_path, monkeypatch, capsys, compacted
 def test_method_of_the_walk_through_trains(tmp_path, monkeypatch):
     import torch
 
+    from raysweep.methods import Batch, Run
     from raysweep.settings import Backbone
     from raysweep.sources.encoder import build_encoder
 
@@ -172,9 +173,10 @@ def test_method_of_the_walk_through_trains(tmp_path, monkeypatch):
     module = importlib.import_module("method_of_the_readme")
     torch.manual_seed(0)
     encoder = build_encoder(Backbone(encoder="test_resnet"))
-    method = module.METHOD(module.METHOD.Settings(), encoder, num_slices=6, total_steps=2)
+    run = Run(num_slices=6, batch_size=6, steps_per_epoch=1, total_steps=2, image_size=32)
+    method = module.METHOD(module.METHOD.Settings(), encoder, run)
     views = [torch.rand(6, 1, 32, 32) for _ in method.views()]
-    result = method.loss(views, torch.arange(6))
+    result = method.loss(Batch(views, torch.arange(6)))
     result["loss"].backward()
     assert bool(torch.isfinite(result["loss"]))
     assert all(parameter.grad is not None for parameter in method.trainable())

@@ -1,9 +1,10 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from raysweep.data import augment, resample
@@ -18,6 +19,9 @@ EVERYTHING = Augmentation(
     blur_p=0.5,
     noise_p=0.5,
     solarise_p=0.5,
+    elastic_p=0.5,
+    bias_p=0.5,
+    cutout_p=0.5,
 )
 BOXES = [(3, 5, 20, 31), (0, 0, 64, 48), (10, 2, 7, 9), (30, 20, 32, 28), (0, 40, 64, 8)]
 
@@ -291,7 +295,8 @@ def test_probabilities_are_those_of_the_settings():
 def test_draws_of_one_sample_are_independent_of_each_other():
     settings = EVERYTHING.model_copy(update={"flip_p": 0.5, "jitter_p": 1.0, "noise_p": 0.5, "crop_ratio": (1, 1)})
     p = augment.draw(settings, torch.tensor([(400, 400)] * 4000), generator())
-    place = (p.y0 / (401 - p.h), p.x0 / (401 - p.w), p.h)
+    # The middle of the drawn pixel: its first edge lies lower the fewer there are to choose from.
+    place = ((p.y0 + 0.5) / (401 - p.h), (p.x0 + 0.5) / (401 - p.w), p.h)
     chosen = (p.flip_x, p.flip_y, p.blur_sigma_px > 0, p.noise_std > 0, p.solarise)
     sizes = (p.angle_deg, p.brightness, p.contrast, p.gamma, p.noise_seed)
     columns = torch.stack([column.double() for column in (*place, *chosen, *sizes)])
@@ -345,3 +350,80 @@ def test_gpu_and_cpu_augment_alike(stacked_on_device):
     x, y = augment.apply(given, p, 32, masks=masks, device="cuda")
     torch.testing.assert_close(x.cpu(), expected, atol=1e-4, rtol=1e-4)
     assert float((y.cpu() == expected_labels).float().mean()) > 0.99
+
+
+def test_elastic_displacement_equals_torchvision_and_masks_follow():
+    slices = some_slices(3, shape=(32, 32))
+    masks = (slices[:, 0] * 4).to(torch.uint8)
+    strength = torch.tensor([3.0, 0.0, 1.5])
+    p = parameters_with(3, (32, 32), elastic_px=strength, elastic_cells=4, field_seed=torch.tensor([5, 6, 7]))
+    x, y = augment.apply(slices, p, 32, masks=masks)
+    assert torch.equal(x[1], slices[1])
+    for i in (0, 2):
+        own = torch.Generator().manual_seed(int(p.field_seed[i]))
+        coarse = torch.randn(2, 5, 5, generator=own)
+        field = F.interpolate(coarse[None], (32, 32), mode="bicubic", align_corners=True)[0] * strength[i]
+        relative = 2 / 32 * field.flip(0).movedim(0, -1)[None]
+        expected = reference.elastic(slices[i : i + 1], relative, InterpolationMode.BILINEAR, fill=0)
+        labels = reference.elastic(masks[i : i + 1, None].float(), relative, InterpolationMode.NEAREST, fill=0)
+        source = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")) + field
+        inside = ((source > 0.01) & (source < 30.99)).all(0)  # torchvision blends what comes in from outside
+        assert float(inside.float().mean()) > 0.8
+        torch.testing.assert_close(x[i, 0][inside], expected[0, 0][inside], atol=1e-4, rtol=0)
+        assert float((y[i] == labels[0, 0])[inside].float().mean()) > 0.99
+        assert set(y[i].unique().tolist()) <= set(masks[i].unique().tolist()) | {0}
+        assert not torch.equal(x[i], slices[i])
+
+
+def test_elastic_displacement_has_the_asked_size_and_is_smooth():
+    fields = torch.stack([resample.smooth_field(torch.randn(2, 5, 5, generator=generator(i)), 64) for i in range(200)])
+    assert float(fields[:, :, ::16, ::16].std()) == pytest.approx(1, abs=0.1)  # at the points of the grid, nearly
+    assert float(fields.diff(dim=3).abs().max()) < 0.6
+
+
+def test_bias_field_is_the_exponential_of_a_legendre_polynomial():
+    coefficients = torch.randn(resample.NUM_BIAS_TERMS, generator=generator())
+    table, terms = np.zeros((4, 4)), iter(coefficients.tolist())
+    for i in range(4):
+        for j in range(4 - i):
+            table[i, j] = next(terms)
+    axis = np.linspace(-1, 1, 20)
+    expected = np.exp(np.polynomial.legendre.leggrid2d(axis, axis, table))
+    got = resample.bias_field(coefficients, 20).double()
+    torch.testing.assert_close(got, torch.from_numpy(expected), atol=0, rtol=1e-4)
+
+
+def test_bias_field_shades_slices_by_at_most_what_its_strength_allows():
+    slices = torch.ones(4, 2, 24, 24)
+    p = parameters_with(4, (24, 24), bias_strength=torch.tensor([0.0, 0.1, 0.1, 0.3]), field_seed=torch.arange(4))
+    x = augment.apply(slices, p, 24)
+    assert torch.equal(x[0], slices[0])
+    assert torch.equal(x[1, 0], x[1, 1])
+    for i, strength in ((1, 0.1), (2, 0.1), (3, 0.3)):
+        assert 0 < float(x[i].log().abs().max()) <= 10 * strength
+        assert float(x[i].diff(dim=2).abs().max()) < 0.5
+
+
+def test_cutout_erases_one_rectangle_and_leaves_the_mask():
+    slices, masks = torch.ones(2, 1, 40, 40), torch.ones(2, 40, 40, dtype=torch.uint8)
+    p = parameters_with(2, (40, 40), cutout=torch.tensor([[0.25, 0.5, 0.2, 0.1], [0, 0, 0, 0]]))
+    x, y = augment.apply(slices, p, 40, masks=masks)
+    erased = (x[0, 0] == 0).nonzero()
+    assert (erased.amin(0).tolist(), erased.amax(0).tolist(), len(erased)) == ([10, 20], [17, 23], 32)
+    assert torch.equal(x[1], slices[1])
+    assert bool((y == 1).all())
+
+
+def test_cutouts_are_distributed_as_in_torchvision():
+    settings = Augmentation(cutout_p=1, cutout_scale=(0.05, 0.2), cutout_ratio=(0.5, 2))
+    p = augment.draw(settings, torch.tensor([(200, 200)] * 4000), generator())
+    top, left, h, w = p.cutout.double().unbind(1)
+    assert bool((top >= 0).all() & (left >= 0).all() & (top + h <= 1 + 1e-6).all() & (left + w <= 1 + 1e-6).all())
+    torch.manual_seed(0)
+    drawn = [RandomErasing.get_params(torch.ones(1, 200, 200), (0.05, 0.2), (0.5, 2), [0]) for _ in range(1000)]
+    theirs = torch.tensor([d[:4] for d in drawn], dtype=torch.float64) / 200
+    for ours, column in ((top, 0), (left, 1), (h, 2), (w, 3)):
+        for q in (0.1, 0.5, 0.9):
+            assert float(ours.quantile(q)) == pytest.approx(float(theirs[:, column].quantile(q)), abs=0.04)
+    rare = augment.draw(settings.model_copy(update={"cutout_p": 0.3}), torch.tensor([(9, 9)] * 4000), generator())
+    assert float((rare.cutout[:, 2] > 0).float().mean()) == pytest.approx(0.3, abs=0.03)

@@ -11,15 +11,16 @@ from raysweep.methods import _method
 from raysweep.methods._momentum import cosine_tau, momentum_copy, update_momentum
 from raysweep.methods.byol import BYOLSettings
 from raysweep.methods.simclr import SimCLR, SimCLRSettings
-from raysweep.settings import Backbone
+from raysweep.settings import TRANSFORMER
 from raysweep.sources.encoder import build_encoder
+from tests.pretraining import CONV, small_run
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_settings_of_a_method_need_no_torch(name):
     code = (
         "import sys; from raysweep import registry; "
-        f"module = registry.load('methods', {name!r}); module.METHOD.Settings().views(); "
+        f"module = registry.load('methods', {name!r}); module.METHOD.Settings().views(224); "
         "sys.exit(sorted({'torch', 'timm', 'lightly'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -77,10 +78,9 @@ def test_momentum_rises_to_one_along_half_a_cosine():
 
 
 def test_encoder_of_a_type_that_the_method_cannot_train_is_refused(monkeypatch):
-    monkeypatch.setattr(SimCLR, "encoder_types", frozenset({_method.TRANSFORMER}))
-    encoder = build_encoder(Backbone(encoder="test_resnet"))
+    monkeypatch.setattr(SimCLR, "encoder_types", frozenset({TRANSFORMER}))
     with pytest.raises(StudyError, match="'simclr' trains transformer encoders, but 'test_resnet' is convol"):
-        SimCLR(SimCLR.Settings(), encoder, num_slices=4, total_steps=4)
+        SimCLR(SimCLR.Settings(), build_encoder(CONV), small_run())
 
 
 def test_changing_one_key_keeps_the_other_defaults_of_the_method():

@@ -4,15 +4,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from raysweep.methods import Batch
 from raysweep.methods.simclr import SimCLR, SimCLRSettings
-from raysweep.settings import Backbone
 from raysweep.sources.encoder import build_encoder
+from tests.pretraining import CONV, small_run
 
 
 def method(**settings) -> SimCLR:
     torch.manual_seed(0)
-    encoder = build_encoder(Backbone(encoder="test_resnet"))
-    return SimCLR(SimCLRSettings(**settings), encoder, num_slices=6, total_steps=10)
+    return SimCLR(SimCLRSettings(**settings), build_encoder(CONV), small_run())
 
 
 def nt_xent(z: list[list[float]], temperature: float) -> float:
@@ -35,14 +35,14 @@ def nt_xent(z: list[list[float]], temperature: float) -> float:
 def test_loss_equals_equation_1_of_the_paper(temperature):
     simclr = method(temperature=temperature)
     views = [torch.rand(6, 1, 32, 32) for _ in range(2)]
-    got = simclr.loss(views, torch.arange(6))["loss"]
+    got = simclr.loss(Batch(views, torch.arange(6)))["loss"]
     z = simclr.nets["projector"](simclr.nets["encoder"](torch.cat(views)))
     assert float(got.detach()) == pytest.approx(nt_xent(z.double().tolist(), temperature), abs=1e-5)
 
 
 def test_every_parameter_receives_a_gradient():
     simclr = method()
-    simclr.loss([torch.rand(6, 1, 32, 32) for _ in range(2)], torch.arange(6))["loss"].backward()
+    simclr.loss(Batch([torch.rand(6, 1, 32, 32) for _ in range(2)], torch.arange(6)))["loss"].backward()
     assert all(p.grad is not None for p in simclr.trainable())
     assert len(simclr.trainable()) == len(list(simclr.nets.parameters()))
 
@@ -56,9 +56,9 @@ def test_projector_has_two_layers_of_the_asked_sizes():
 
 
 def test_jitter_strength_scales_brightness_and_contrast_of_both_views():
-    first, second = SimCLRSettings(jitter_strength=0.5).views()
+    first, second = SimCLRSettings(jitter_strength=0.5).views(224)
     assert first == second
-    assert (first.augmentation.brightness, first.augmentation.contrast) == (0.4, 0.4)
+    assert (first.augmentation.brightness, first.augmentation.contrast, first.augmentation.gamma) == (0.4, 0.4, 0.4)
     assert first.augmentation.crop_scale == (0.08, 1.0)
 
 

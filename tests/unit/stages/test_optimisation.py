@@ -12,6 +12,8 @@ from raysweep.stages.optimisation import (
     build_optimiser,
     learning_rate,
     set_learning_rate,
+    set_weight_decay,
+    weight_decay,
 )
 from raysweep.tuning import ParameterGroup
 
@@ -184,3 +186,21 @@ def test_restored_optimiser_continues_bit_for_bit(name):
             own.step()
     for a, b in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_weight_decay_follows_half_a_cosine_for_those_that_decay():
+    settings = Optimisation(weight_decay=0.04, final_weight_decay=0.4)
+    assert weight_decay(settings, 0, 11) == pytest.approx(0.04)
+    assert weight_decay(settings, 5, 11) == pytest.approx(0.22)
+    assert weight_decay(settings, 10, 11) == pytest.approx(0.4)
+    assert weight_decay(settings, 0, 1) == 0.04
+    assert weight_decay(Optimisation(weight_decay=0.3), 7, 11) == 0.3
+    optimiser = build_optimiser(nn.Linear(3, 2), settings)
+    set_weight_decay(optimiser, 0.22)
+    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.22, 0.0]
+
+
+def test_second_beta_reaches_adam():
+    for name in ("adam", "adamw"):
+        optimiser = build_optimiser(nn.Linear(3, 2), Optimisation(optimiser=name, momentum=0.8, beta2=0.95))
+        assert optimiser.defaults["betas"] == (0.8, 0.95)

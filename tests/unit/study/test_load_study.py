@@ -322,3 +322,17 @@ def test_an_input_may_be_named_and_an_unknown_name_is_refused():
     assert WeightsStep.model_validate({"zoo": "moco-v2", "normalisation": "clip-base"}).normalisation.std[0] > 0.26
     with pytest.raises(ValueError, match=r"no input is named 'imagnet'. Did you mean 'imagenet'\?"):
         WeightsStep.model_validate({"file": "/w.pth", "normalisation": "imagnet"})
+
+
+def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
+    message = error_of({"grid.method": ["simclr", "mae", "spark"], "pretraining.image_size": 32})
+    assert "backbones.small: method 'mae' trains transformer encoders, but 'test_resnet' is convolutional" in message
+    assert "method 'spark' hides squares of 32 pixels" in message
+    assert "simclr" not in message
+    named = {"sources.cardiac.1.pretrain.method": "i-jepa", "grid.method": [], "grid.source": ["random", "cardiac"]}
+    assert "method 'i-jepa' trains transformer encoders" in error_of(named)
+    fake_study({"grid.method": ["mae"], "backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}})
+
+
+def test_a_method_off_the_grid_is_not_asked():
+    fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
