@@ -25,6 +25,8 @@ class LedgerRecord:
     traceback: str | None = None
     attempt: int = 1
     host: str = ""
+    model: bool = False
+    """Whether the tested network is published."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-like values."""

@@ -1,4 +1,4 @@
-"""Names of methods, data sets and tasks. A file is the registration: ``methods/simclr.py`` is the method ``simclr``.
+"""Names of components. A file is the registration: ``methods/simclr.py`` is the method ``simclr``.
 
 Modules whose name starts with an underscore hold shared code and register nothing. Listing reads the first line of each
 docstring without importing the module, so it costs no torch import.
@@ -14,11 +14,12 @@ from types import ModuleType
 
 from raysweep.errors import StudyError, did_you_mean
 
-KINDS = ("methods", "datasets", "tasks")
+KINDS = ("methods", "datasets", "tasks", "tuning", "zoo")
+"""Folders whose modules are components: methods, data sets, tasks, modes of fine-tuning, families of weights."""
 
 
 def names(kind: str) -> list[str]:
-    """Return the registered names of ``kind`` ('methods', 'datasets' or 'tasks'), sorted."""
+    """Return the registered names of ``kind``, one of `KINDS`, sorted."""
     return sorted(_files(kind))
 
 

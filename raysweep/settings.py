@@ -134,10 +134,20 @@ class Optimisation(Settings):
 class Normalisation(Settings):
     """What an encoder's input looks like: intensities scaled to [0, 1], minus mean, over standard deviation."""
 
-    mean: float = 0.5
-    """Mean subtracted, on the [0, 1] scale."""
-    std: float = Field(0.25, gt=0)
-    """Standard deviation divided by, on the [0, 1] scale."""
+    mean: float | tuple[float, ...] = 0.5
+    """Mean subtracted, on the [0, 1] scale: one for all channels, or one for each."""
+    std: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 0.25
+    """Standard deviation divided by, on the [0, 1] scale: one for all channels, or one for each."""
+
+    def for_channels(self, channels: int) -> Normalisation:
+        """Return the same for slices of so many channels: statistics of other channels are averaged to one."""
+        return Normalisation(mean=_for_channels(self.mean, channels), std=_for_channels(self.std, channels))
+
+
+def _for_channels(value: float | tuple[float, ...], channels: int) -> float | tuple[float, ...]:
+    if isinstance(value, float) or (len(value) == channels and channels > 1):
+        return value
+    return sum(value) / len(value)
 
 
 class Training(Settings):

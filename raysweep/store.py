@@ -4,13 +4,16 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
 
     store.json                          format version
     packs/<name>-<recipe>.h5            packs built from a study's recipe
-    weights/<name>.safetensors          initial weights that stages read
+    weights/<name>.safetensors          initial weights that stages read; beside it <name>.json, what is known of them
+    models/<stage>.safetensors          tested networks of finetune stages, where the study keeps them
     ledger/<stage>.json                 how the stage ended: the one authority on what is done
     failures/<stage>/<number>.json      every attempt that failed, also of stages that were done later
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
     results/<table>/<part>.parquet      one part per stage (per study for cells)
+    results/<table>/merged/*.parquet    parts merged by compaction
+    results/manifest.json               which merged files count, and the parts they stand for
     driver.lock                         held by the driver that is running
     reports/<study>/                    the page
 """
@@ -26,18 +29,25 @@ import uuid
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow.fs as pafs
 
 from raysweep.errors import StoreError
 from raysweep.ledger import FailureRecord, LedgerRecord
 
-__all__ = ["FORMAT_VERSION", "FailureRecord", "LedgerRecord", "Store"]
+__all__ = ["FORMAT_VERSION", "FailureRecord", "FileStamp", "LedgerRecord", "Store"]
 
 FORMAT_VERSION = 1
 _TEMPORARY = ".tmp-"
 _SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
+
+
+class FileStamp(NamedTuple):
+    """What tells one version of a file from another."""
+
+    size_bytes: int
+    mtime_ns: int
 
 
 class Store:
@@ -116,6 +126,11 @@ class Store:
         return f"snapshots/{stage}/{epoch:06d}.safetensors"
 
     @staticmethod
+    def model_path(stage: str) -> str:
+        """Path of the network that a finetune stage tested."""
+        return f"models/{stage}.safetensors"
+
+    @staticmethod
     def resume_path(stage: str) -> str:
         """Path of the training state of a stage that has not ended."""
         return f"resume/{stage}.pt"
@@ -175,13 +190,19 @@ class Store:
 
     def list(self, folder: str) -> list[str]:
         """Return the published files of a folder and its subfolders, below the root, sorted."""
+        return list(self.stamps(folder))
+
+    def stamps(self, folder: str) -> dict[str, FileStamp]:
+        """Return the published files of a folder and its subfolders with size and time of change, sorted by path."""
         selector = pafs.FileSelector(self._full(folder), recursive=True, allow_not_found=True)
         prefix = len(self._root.rstrip("/")) + 1
-        return sorted(
-            info.path[prefix:]
+        infos = [
+            info
             for info in self._fs.get_file_info(selector)
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
-        )
+        ]
+        stamps = {info.path[prefix:]: FileStamp(info.size, info.mtime_ns) for info in infos}
+        return dict(sorted(stamps.items()))
 
     def _sweep_temporaries(self) -> None:
         """Delete what writers left that were killed half-way; only the holder of the driver lock may."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from rich.console import RenderableType
 
-from raysweep import registry
+from raysweep import registry, zoo
 from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
@@ -24,15 +22,18 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
-from raysweep.report import build_report, study_facts, terminal_summary, write_report
+from raysweep.report.files import Format, ReportFiles, write_files
+from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
-from raysweep.results.examples import read_examples
+from raysweep.results.live import live_files
+from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates, test_scores
-from raysweep.results.read import StudyTables, query_store, study_tables
+from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
 from raysweep.settings import Backbone
+from raysweep.sources.stored import read_record
 from raysweep.store import Store
-from raysweep.study import Study, load_study
+from raysweep.study import Study, WeightsStep, load_study
 
 DEFAULT_STORE = "raysweep-store"
 ExecutorName = Literal["tune", "inline"]
@@ -66,9 +67,21 @@ class OpenStore(Store):
         """Return the tables of one study."""
         return study_tables(self, name)
 
-    def query(self, sql: str) -> pa.Table:
-        """Run one SQL query over the store's tables and views."""
-        return query_store(self, sql)
+    def query(self, sql: str, study: str | None = None, sources: Iterable[str] | None = None) -> pa.Table:
+        """Run one SQL query over the store's tables and views, or over those of one study and some of its sources."""
+        return query_store(self, sql, study, sources)
+
+    def files(self, table: str) -> list[str]:
+        """Return the paths of the Parquet files that hold a table now, each row in one of them.
+
+        A stage that ran again since the last compaction has its rows in a part of its own, and older ones in a merged
+        file: its part comes first.
+        """
+        return [self.full_path(file.path) for file in live_files(self, table)]
+
+    def compact(self) -> Compaction:
+        """Merge the parts of stages that are done into few files; readers and runs may go on meanwhile."""
+        return compact(self)
 
 
 def open_store(uri: str | Path | None = None) -> OpenStore:
@@ -87,7 +100,7 @@ def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, 
     """
     opened = _as_store(store).prepare()
     loaded = _as_study(study, set)
-    return build_plan(loaded, _facts(loaded, opened))
+    return build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
 
 
 def run(
@@ -118,7 +131,7 @@ def run(
     loaded = _as_study(study, set)
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
-        planned = build_plan(loaded, _facts(loaded, opened))
+        planned = build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
         trackers = _trackers(track, loaded.study, opened)
         launch = Launch(
             planned,
@@ -130,6 +143,7 @@ def run(
             scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
         )
         _check_starts(launch)
+        _check_tunings(planned)
         publish_cells(planned, opened)
         try:
             outcome = _executor(executor, address).run(launch)
@@ -141,33 +155,19 @@ def run(
     return StudyRun(planned, outcome, opened)
 
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """A written report."""
-
-    page: str
-    """Where the HTML page is."""
-    summary: RenderableType
-    """The same facts for the terminal."""
-
-
-def report(study: Study, *, store: Store | str | Path | None = None, out: str | Path | None = None) -> ReportFiles:
-    """Write the report of a study: one HTML page, into a folder or, by default, into the store.
+def report(
+    study: Study,
+    *,
+    store: Store | str | Path | None = None,
+    out: str | Path | None = None,
+    formats: Sequence[Format] = ("html",),
+) -> ReportFiles:
+    """Write the report of a study into a folder or, by default, into the store: one HTML page, tables, figures.
 
     Raises:
-        StoreError: if the store has no such study.
+        StoreError: if the store has no such study, or there is no such format.
     """
-    opened = _as_store(store)
-    tables = study_tables(opened, study.study)
-    facts = study_facts(study, tables)
-    examples = partial(read_examples, opened)
-    if out is not None:
-        page = str(write_report(Path(out) / "index.html", tables, examples, facts))
-    else:
-        path = f"reports/{study.study}/index.html"
-        opened.write_bytes(path, build_report(tables, examples, facts).encode())
-        page = f"{opened.uri}/{path}"
-    return ReportFiles(page, terminal_summary(tables, facts))
+    return write_files(study, _as_store(store), None if out is None else Path(out), formats)
 
 
 def publish_cells(planned: Plan, store: Store, not_needed: Mapping[str, str] | None = None) -> None:
@@ -205,6 +205,12 @@ def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     return {name: pack_facts(pack) for name, pack in packs.items()}
 
 
+def _weights_steps(study: Study) -> list[WeightsStep]:
+    """Return the initial weights of the sources on the grid."""
+    steps = (study.sources[source][0] for source in study.grid.source)
+    return [step.weights for step in steps if step.weights is not None]
+
+
 def _check_pretraining_packs(study: Study, packs: Mapping[str, Pack]) -> None:
     """Check that packs have what the methods that train on them learn from.
 
@@ -218,18 +224,23 @@ def _check_pretraining_packs(study: Study, packs: Mapping[str, Pack]) -> None:
 
 
 def _fetch_weights(study: Study, store: Store) -> None:
-    """Fetch timm's weights into the store before anything runs, so that no stage downloads."""
-    names = {
-        step.weights.timm
-        for source in study.grid.source
-        for step in study.sources[source]
-        if step.weights is not None and step.weights.timm is not None
-    }
+    """Have named weights in the store before anything runs, so that no stage downloads."""
+    names = {name for step in _weights_steps(study) if (name := step.timm or step.zoo) is not None}
     if names:
-        from raysweep.sources.weights import store_timm_weights
+        from raysweep.sources.library import ensure_weights
 
         for name in sorted(names):
-            store_timm_weights(store, name)
+            ensure_weights(store, name)
+
+
+def _weights_digests(study: Study, store: Store) -> dict[str, str]:
+    """Return the digests of published weights that the study names: what the zoo knows, or the store has recorded."""
+    found = {}
+    for name in {step.zoo for step in _weights_steps(study) if step.zoo is not None}:
+        record, known = read_record(store, name), zoo.find(name).sha256
+        if record is not None or known is not None:
+            found[name] = record.digest if record is not None else f"sha256:{known}"
+    return found
 
 
 def _check_starts(launch: Launch) -> None:
@@ -262,6 +273,27 @@ def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, 
         raise StudyError(f"there is no tracker {unknown[0]!r}; allowed: {', '.join(TRACKERS)}")
     folder = str(store.local_path("trackers")) if store.is_local else "raysweep-trackers"
     return tuple(TRACKERS[name](study, folder) for name in chosen)
+
+
+def _check_tunings(planned: Plan) -> None:
+    """Try each mode of fine-tuning on each encoder, without weights: one that does not suit it ends the launch.
+
+    Raises:
+        StudyError: if a mode cannot tune an encoder, such as low-rank updates without attention.
+    """
+    configs = [stage.config for stage in planned.stages.values() if stage.kind == "finetune"]
+    pairs = {canonical_json([c["backbone"], c["tuning"]]): c for c in configs if not isinstance(c["tuning"], str)}
+    if pairs:
+        import torch
+
+        from raysweep.sources.encoder import build_encoder
+        from raysweep.tuning import build_tuning
+
+        for config in pairs.values():
+            backbone = Backbone.model_validate(config["backbone"])
+            with torch.device("meta"):
+                encoder = build_encoder(backbone)
+                build_tuning(config["tuning"], encoder, encoder, backbone, 1)
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -74,14 +74,15 @@ def write_table(answer: pa.Table, format_: str) -> None:
             raise RaysweepError("Parquet is binary: redirect it to a file, as in --format parquet > answer.parquet")
         pq.write_table(answer, sys.stdout.buffer)
     else:
-        show(_rich_table(answer))
+        show(rows_table(answer.to_pylist(), answer.column_names))
 
 
-def _rich_table(answer: pa.Table) -> Table:
+def rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> Table:
+    """Return rows as a table; columns are those of the first row unless they are given."""
     table = Table(box=None, header_style="bold")
-    for name in answer.column_names:
+    for name in columns or (rows[0] if rows else ()):
         table.add_column(name, overflow="fold")
-    for row in answer.to_pylist():
+    for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))
     return table
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raysweep.results.examples import Example, write_examples
 from raysweep.results.read import StudyTables
@@ -44,6 +45,7 @@ class Effects:
     seed_sd: float = 0.008
     interaction_sd: float = 0.01
     slice_sd: float = 0.02
+    curve_sd: float = 0.003
 
     def score(self, cell: Mapping[str, Any]) -> float:
         """Return the expected test score of a cell."""
@@ -72,13 +74,16 @@ def simulated_study(
     effects: Effects | None = None,
     metric: str = "dice",
     name: str = "simulated",
+    task: str = "acdc",
     pending: Callable[[Cell], bool] = lambda cell: False,
     failed: Callable[[Cell], bool] = lambda cell: False,
+    failed_pretraining: Callable[[Cell], bool] = lambda cell: False,
 ) -> StudyTables:
     """Return the tables of a study; ``sources`` says of each source whether it ends in a pretraining on the
     axes.
 
-    A pretraining of several lengths is one shared run of the longest, per source, method and seed.
+    A pretraining of several lengths is one shared run of the longest, per source, method and seed. ``failed`` and
+    ``failed_pretraining`` say of a cell whether its fine-tuning, or the pretraining before it, has failed.
     """
     truth = effects or Effects(source_gain={"imagenet": 0.3, "imagenet → acdc": 0.3})
     sources = sources or {"random": False, "imagenet": False, "imagenet → acdc": True}
@@ -87,11 +92,14 @@ def simulated_study(
     seed_effects = {s: rng.normal(0, truth.seed_sd) for s in seeds}
     rows: dict[str, list[Cell]] = {"cells": [], "stages": [], "epochs": [], "cases": []}
     runs: dict[str, Cell] = {}
-    for cell in _cells(name, sources, methods, pretrain_epochs, annotations, seeds):
+    for cell in _cells(name, task, sources, methods, pretrain_epochs, annotations, seeds):
         rows["cells"].append(cell)
         if pending(cell):
             continue
         parent = _pretraining(cell, max(pretrain_epochs), runs)
+        if parent and failed_pretraining(cell):
+            runs[parent] |= {"status": "failed", "error": "StageError: loss is not finite"}
+            continue
         ended = _finetuning(cell, parent, epochs, metric)
         rows["stages"].append(ended)
         if failed(cell):
@@ -103,6 +111,16 @@ def simulated_study(
         ended["test_score"] = _add_cases(rows["cases"], cell, truth, means, slices_per_subject, metric, rng)
     rows["stages"] = [*runs.values(), *rows["stages"]]
     return StudyTables(study=name, **{table: to_table(table, values) for table, values in rows.items()})
+
+
+def several_tasks(num_tasks: int, **options: Any) -> StudyTables:
+    """Return the tables of one study of several tasks, each simulated with other patients and seeds of noise."""
+    parts = [simulated_study(number, task=f"task{number + 1}", **options) for number in range(num_tasks)]
+    names = ("cells", "stages", "epochs", "cases")
+    joined = {name: pa.concat_tables([getattr(part, name) for part in parts]).unify_dictionaries() for name in names}
+    once = {stage: row for row, stage in enumerate(joined["stages"]["stage"].to_pylist())}  # shared by the tasks
+    joined["stages"] = joined["stages"].take(list(once.values()))
+    return StudyTables(parts[0].study, **joined)
 
 
 def simulated_examples(tables: StudyTables, stage: str, num: int = 3, size: int = 64) -> list[Example]:
@@ -140,6 +158,7 @@ def write_to(store: Store, tables: StudyTables, *, examples: bool = True) -> Non
 
 def _cells(
     study: str,
+    task: str,
     sources: Mapping[str, bool],
     methods: Sequence[str],
     lengths: Sequence[int],
@@ -153,11 +172,11 @@ def _cells(
             for count in annotations:
                 for seed in seeds:
                     chain = [source] if method is None else [source, method, f"{length}ep"]
-                    name = "/".join([*chain, f"n{count}", f"s{seed}"])
+                    name = "/".join([*([] if task == "acdc" else [task]), *chain, f"n{count}", f"s{seed}"])
                     lineage = [] if method is None else [_digest(study, source, method, seed)]
                     cells.append(
                         {"study": study, "cell": name, "source": source, "method": method,
-                         "pretrain_epochs": length, "annotations": count, "seed": seed, "task": "acdc",
+                         "pretrain_epochs": length, "annotations": count, "seed": seed, "task": task,
                          "annotations_asked": "all" if count == max(annotations) else str(count),
                          "backbone": "resnet50", "tuning": "full", "stage": _digest(study, name),
                          "lineage": lineage}
@@ -200,7 +219,7 @@ def _add_curve(
     value = 0.0
     for epoch in range(1, epochs + 1):
         rise = 1 - math.exp(-epoch / speed)
-        value = float(np.clip(final * rise + rng.normal(0, 0.003), 0, 1))
+        value = float(np.clip(final * rise + rng.normal(0, truth.curve_sd), 0, 1))
         common = {"stage": cell["stage"], "epoch": epoch, "step": epoch * 10,
                   "elapsed_s": epoch * FINETUNE_S_PER_EPOCH}  # fmt: skip
         rows.append({**common, "split": "train", "metric": "loss", "value": 1 - final * rise})

@@ -5,13 +5,18 @@ foreground classes. A class that is in neither mask has no score and is left out
 The score is the stage's own ``metric`` (dice or iou). ``stages.test_score`` is the mean over slices,
 whichever subject they belong to; the analyses average over subjects, because patients, not slices, are the
 independent units that intervals and tests resample.
+
+Some metrics, such as the area under the ROC curve, have no value for a subject. There ``stages.test_score``
+stands as the score of one subject named ``ALL_SUBJECTS``: intervals then speak of new seeds, not of new
+patients, and tests compare seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +24,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raysweep.analysis.arms import Arm, Setting
-from raysweep.errors import QueryError
+from raysweep.errors import QueryError, did_you_mean
 from raysweep.results.read import StudyTables
 
 CASE_METRICS = ("dice", "iou")
+"""Metrics that a subject has."""
+ALL_SUBJECTS = "(all)"
+MISSING = ("failed", "skipped", "stopped", "not needed", "pending")
+"""Why a cell has no score: the statuses of the trials view other than done."""
+_COMPUTED: WeakKeyDictionary[StudyTables, list[ArmScores]] = WeakKeyDictionary()
 _SLICE = ["stage", "subject", "volume", "frame", "slice_number"]
 _SUBJECT_SCORES = pa.schema([("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())])
 
@@ -41,8 +51,26 @@ class ArmScores:
     seeds: tuple[int, ...]
     subjects: tuple[str, ...]
     scores: NDArray[np.float64]
-    num_pending: int
-    num_failed: int
+    missing: Mapping[str, int]
+    """Status -> cells that have it, of those without a score."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds and subjects; NaN if nothing has finished."""
+        present = self.scores[np.isfinite(self.scores)]
+        return float(present.mean()) if present.size else float("nan")
+
+    @property
+    def num_subjects(self) -> int | None:
+        """Number of test subjects with a score; None where a score belongs to no subject."""
+        return None if self.subjects == (ALL_SUBJECTS,) else len(self.subjects)
+
+    @property
+    def seed_means(self) -> NDArray[np.float64]:
+        """Mean over subjects of every seed that has a score, (seeds,)."""
+        kept = np.isfinite(self.scores).any(axis=1) if self.scores.size else np.zeros(0, bool)
+        means: NDArray[np.float64] = np.nanmean(self.scores[kept], axis=1) if kept.any() else np.zeros(0)
+        return means
 
     @property
     def key(self) -> dict[str, Any]:
@@ -56,42 +84,71 @@ class ArmScores:
 
 
 def subject_scores(tables: StudyTables, split: str = "test") -> pa.Table:
-    """Return one row per finished finetune stage and subject: ``stage``, ``subject``, ``score``.
-
-    Raises:
-        QueryError: if a stage's metric is not a score that ``cases`` holds.
-    """
+    """Return one row per finished finetune stage and subject: ``stage``, ``subject``, ``score``."""
     stages = _done_by_metric(tables)
     cases = tables.cases.filter(
         pc.and_(pc.equal(_text(tables.cases, "split"), split), pc.greater(tables.cases["class_index"], 0))
     )
     parts = []
-    for metric, ids in sorted(stages.items()):
+    for metric, ids in sorted((metric, ids) for metric, ids in stages.items() if metric in CASE_METRICS):
         rows = cases.filter(pc.is_in(cases["stage"], value_set=pa.array(ids, pa.string())))
         keys = {name: _text(rows, name) for name in _SLICE}
         parts.append(pa.table({**keys, "score": rows[metric]}).filter(pc.is_finite(rows[metric])))
+    whole = _whole_stages(
+        tables, [stage for metric in stages if metric not in CASE_METRICS for stage in stages[metric]]
+    )
     if not parts:
-        return pa.schema([("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())]).empty_table()
+        return whole
     # One thread keeps the order of summation, and with it the last bit, the same in every run.
     slices = _mean_by(pa.concat_tables(parts), _SLICE)
-    return _mean_by(slices, ["stage", "subject"]).sort_by([("stage", "ascending"), ("subject", "ascending")])
+    subjects = _mean_by(slices, ["stage", "subject"]).cast(_SUBJECT_SCORES)
+    return pa.concat_tables([subjects, whole]).sort_by([("stage", "ascending"), ("subject", "ascending")])
 
 
 def arm_scores(tables: StudyTables) -> list[ArmScores]:
-    """Return every arm at every annotation count, by setting and count, arms in the study's order."""
+    """Return every arm at every annotation count, by setting and count, arms in the study's order.
+
+    It is computed once for the same tables: every analysis starts from it.
+    """
+    if tables not in _COMPUTED:
+        _COMPUTED[tables] = _arm_scores(tables)
+    return list(_COMPUTED[tables])
+
+
+def _arm_scores(tables: StudyTables) -> list[ArmScores]:
     by_stage: dict[str, dict[str, float]] = {}
     for row in subject_scores(tables).to_pylist():
         by_stage.setdefault(row["stage"], {})[row["subject"]] = row["score"]
-    stages = {row["stage"]: row for row in tables.stages.select(["stage", "status", "metric"]).to_pylist()}
     groups: dict[tuple[Setting, int, Arm], list[dict[str, Any]]] = {}
     order: dict[Any, int] = {}
-    for cell in tables.cells.to_pylist():
+    for cell in in_study_order(tables, tables.trials()):
         setting, arm = Setting.of(cell), Arm.of(cell)
         for value in (setting, arm):
             order.setdefault(value, len(order))
         groups.setdefault((setting, cell["annotations"], arm), []).append(cell)
     ordered = sorted(groups, key=lambda key: (order[key[0]], key[1], order[key[2]]))
-    return [_collect(*key, groups[key], stages, by_stage) for key in ordered]
+    return [_collect(*key, groups[key], by_stage) for key in ordered]
+
+
+def in_study_order(tables: StudyTables, trials: pa.Table) -> list[dict[str, Any]]:
+    """Return rows of the trials view in the order of the study's cells."""
+    order = {name: position for position, name in enumerate(tables.cells["cell"].to_pylist())}
+    return sorted(trials.to_pylist(), key=lambda row: order[row["cell"]])
+
+
+def known_arm(tables: StudyTables, entries: Iterable[ArmScores], label: str) -> str:
+    """Return the label of an arm that the study has.
+
+    Raises:
+        QueryError: if it has none of that label, with the nearest one.
+    """
+    known = list(dict.fromkeys(entry.arm.label for entry in entries))
+    if label not in known:
+        raise QueryError(
+            f"study {tables.study!r} has no arm {label!r}.{did_you_mean(label, known)} "
+            f"Arms: {', '.join(known) or 'none'}."
+        )
+    return label
 
 
 def by_count(entries: Iterable[ArmScores]) -> dict[tuple[Setting, int], list[ArmScores]]:
@@ -109,6 +166,15 @@ def paired(first: ArmScores, second: ArmScores) -> tuple[NDArray[np.float64], ND
     return _select(first, seeds, subjects), _select(second, seeds, subjects)
 
 
+def common(entries: Sequence[ArmScores]) -> NDArray[np.float64]:
+    """Return scores (entries, seeds, subjects) on the seeds and subjects that all entries have, none missing."""
+    seeds = [seed for seed in entries[0].seeds if all(seed in entry.seeds for entry in entries)]
+    subjects = [subject for subject in entries[0].subjects if all(subject in entry.subjects for entry in entries)]
+    scores = np.stack([_select(entry, seeds, subjects) for entry in entries])
+    complete: NDArray[np.float64] = scores[:, :, np.isfinite(scores).all(axis=(0, 1))]
+    return complete
+
+
 def _select(entry: ArmScores, seeds: list[int], subjects: list[str]) -> NDArray[np.float64]:
     rows = [entry.seeds.index(seed) for seed in seeds]
     columns = [entry.subjects.index(subject) for subject in subjects]
@@ -120,15 +186,14 @@ def _collect(
     annotations: int,
     arm: Arm,
     cells: list[dict[str, Any]],
-    stages: dict[str, dict[str, Any]],
     by_stage: dict[str, dict[str, float]],
 ) -> ArmScores:
-    status = [stages[c["stage"]]["status"] if c["stage"] in stages else "pending" for c in cells]
+    status = [cell["status"] for cell in cells]
     # Two annotation counts as asked (120 and all) may be one stage: it is one observation.
     found = {c["seed"]: by_stage[c["stage"]] for c in cells if c["stage"] in by_stage}
     seeds = sorted(found)
     subjects = sorted({subject for scores in found.values() for subject in scores})
-    metrics = [stages[c["stage"]]["metric"] for c in cells if c["stage"] in by_stage]
+    metrics = [c["metric"] for c in cells if c["stage"] in by_stage]
     return ArmScores(
         setting=setting,
         arm=arm,
@@ -139,8 +204,7 @@ def _collect(
         scores=np.array([[found[s].get(p, np.nan) for p in subjects] for s in seeds], np.float64).reshape(
             len(seeds), len(subjects)
         ),
-        num_pending=status.count("pending"),
-        num_failed=status.count("failed"),
+        missing={why: status.count(why) for why in MISSING},
     )
 
 
@@ -149,12 +213,14 @@ def _done_by_metric(tables: StudyTables) -> dict[str, list[str]]:
     for row in tables.stages.select(["stage", "kind", "status", "metric"]).to_pylist():
         if row["kind"] == "finetune" and row["status"] == "done":
             stages.setdefault(row["metric"], []).append(row["stage"])
-    if unknown := sorted(str(metric) for metric in stages if metric not in CASE_METRICS):
-        raise QueryError(
-            f"study {tables.study!r} scores stages by {', '.join(unknown)}; the analysis knows "
-            f"{' and '.join(CASE_METRICS)}. Query the cases table with SQL instead."
-        )
     return stages
+
+
+def _whole_stages(tables: StudyTables, stages: list[str]) -> pa.Table:
+    rows = tables.stages.filter(pc.is_in(tables.stages["stage"], value_set=pa.array(stages, pa.string())))
+    rows = rows.filter(pc.is_finite(rows["test_score"]))
+    subjects = pa.array([ALL_SUBJECTS] * rows.num_rows, pa.string())
+    return pa.Table.from_arrays([rows["stage"], subjects, rows["test_score"]], schema=_SUBJECT_SCORES)
 
 
 def _mean_by(table: pa.Table, keys: list[str]) -> pa.Table:

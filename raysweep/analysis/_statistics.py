@@ -51,7 +51,7 @@ def mean_interval(
     if not present.any():
         return Interval(np.nan, np.nan, np.nan)
     mean = float(scores[present].mean())
-    factor = _widening(scores, level)
+    factor = widening(scores, level)
     if factor is None:
         return Interval(mean, np.nan, np.nan)
     seeds, subjects = (_weights(n, axis, num_resamples) for axis, n in enumerate(scores.shape))
@@ -63,6 +63,35 @@ def mean_interval(
     if bounds is not None:
         low, high = np.clip([low, high], *bounds)
     return Interval(mean, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class StandardError:
+    """The standard error of a mean over seeds and patients, and its degrees of freedom (Satterthwaite)."""
+
+    value: float
+    freedom: float
+
+
+def standard_error(scores: Array) -> StandardError | None:
+    """Return the standard error of the mean of ``scores`` (seeds, subjects) for new seeds and patients.
+
+    The variances of the means over seeds and over subjects add up, an axis of one being left out; with both axes that
+    counts the residual twice, as the bootstrap of ``mean_interval`` does. None if no axis has two.
+
+    Source: Owen 2007, section 3; Satterthwaite 1946, An approximate distribution of estimates of variance components.
+    """
+    variance = welch = 0.0
+    for axis in (1, 0):
+        means = _present_means(scores, axis)
+        n = len(means)
+        if n > 1:
+            part = float(means.var(ddof=1)) / n
+            variance += part
+            welch += part**2 / (n - 1)
+    if max(scores.shape, default=0) < 2:
+        return None
+    return StandardError(variance**0.5, variance**2 / welch if welch > 0 else np.inf)
 
 
 def sign_flip_p(differences: Array, *, num_flips: int = NUM_FLIPS) -> float:
@@ -100,7 +129,12 @@ def holm(p_values: Array) -> Array:
     return adjusted
 
 
-def _widening(scores: Array, level: float) -> float | None:
+def resampling_weights(num_seeds: int, num_subjects: int, num_resamples: int) -> tuple[Array, Array]:
+    """Return (resamples, seeds) and (resamples, subjects) counts of how often each is drawn, as everywhere here."""
+    return _weights(num_seeds, 0, num_resamples), _weights(num_subjects, 1, num_resamples)
+
+
+def widening(scores: Array, level: float) -> float | None:
     """Return the factor that corrects percentiles for few seeds and patients; None if no axis has two."""
     plain = corrected = welch = 0.0
     for axis in (1, 0):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from raysweep.analysis._scores import arm_scores, by_count, known_arm
+from raysweep.analysis._statistics import mean_interval
 from raysweep.analysis._tables import AXES, answer_table
 from raysweep.analysis.arms import Arm, Setting
 from raysweep.results.read import StudyTables
@@ -33,6 +36,19 @@ SUMMARY = {
     "median_elapsed_s": pa.float64(),
     "num_cells": pa.int64(),
     "num_censored": pa.int64(),
+}
+SPEED_UP = {
+    **AXES,
+    "reference": pa.string(),
+    "target": pa.string(),
+    "fraction": pa.float64(),
+    "speed_up": pa.float64(),
+    "low": pa.float64(),
+    "high": pa.float64(),
+    "bound": pa.string(),
+    "num_seeds": pa.int64(),
+    "num_censored": pa.int64(),
+    "num_reference_censored": pa.int64(),
 }
 _CURVES = """
     SELECT t.cell, t.task, t.backbone, t.tuning, t.source, t.method, t.pretrain_epochs, t.annotations, t.seed,
@@ -76,6 +92,63 @@ def convergence_summary(tables: StudyTables) -> pa.Table:
         key = (Setting.of(row), Arm.of(row), row["annotations"], row["target"], row["fraction"])
         groups.setdefault(key, []).append(row)
     return answer_table([_summarise(rows) for rows in groups.values()], SUMMARY)
+
+
+def speed_up(
+    tables: StudyTables, reference: str | None = None, target: str = "best", fraction: float = 0.95
+) -> pa.Table:
+    """Return how many times sooner than a reference each arm converges, by annotation count.
+
+    Per seed, the epochs the reference needs over the epochs the arm needs (see ``convergence`` for ``target`` and
+    ``fraction``); ``speed_up`` is their geometric mean over the seeds both have, with the 95 % bootstrap interval of
+    ``mean_interval`` on the logarithm. A censored cell counts with the last epoch it ran, which makes the result a
+    bound: ``at least`` where only the reference is censored, ``at most`` where only the arm is, and null (``unknown``)
+    where both are. Without a ``reference`` the first arm of the study is it.
+
+    Raises:
+        QueryError: if there is no such arm.
+    """
+    entries = arm_scores(tables)
+    if reference is not None:
+        known_arm(tables, entries, reference)
+    reached: dict[Any, dict[int, dict[str, Any]]] = {}
+    for row in convergence(tables).to_pylist():
+        if row["target"] == target and row["fraction"] == fraction:
+            key = (Setting.of(row), row["annotations"], row["arm"])
+            reached.setdefault(key, {})[row["seed"]] = row
+    rows = []
+    for (setting, count), group in by_count(entries).items():
+        base = reference or group[0].arm.label
+        rows += [
+            {
+                **entry.key,
+                "reference": base,
+                "target": target,
+                "fraction": fraction,
+                **_faster(reached.get((setting, count, entry.arm.label), {}), reached.get((setting, count, base), {})),
+            }
+            for entry in group
+            if entry.arm.label != base
+        ]
+    return answer_table(rows, SPEED_UP)
+
+
+def _faster(own: dict[int, dict[str, Any]], reference: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    seeds = sorted(own.keys() & reference.keys())
+    pairs = [(own[seed], reference[seed]) for seed in seeds]
+    censored = [sum(pair[i]["censored"] for pair in pairs) for i in (0, 1)]
+    row = {"num_seeds": len(seeds), "num_censored": censored[0], "num_reference_censored": censored[1]}
+    if not seeds or all(censored):
+        return {**row, "bound": "unknown" if seeds else None}
+    ratios = [[math.log(_epochs(r) / _epochs(o))] for o, r in pairs]
+    interval = mean_interval(np.array(ratios))
+    bound = "at most" if censored[0] else "at least" if censored[1] else "estimate"
+    values = {"speed_up": interval.mean, "low": interval.low, "high": interval.high}
+    return {**row, **{name: float(np.exp(value)) for name, value in values.items()}, "bound": bound}
+
+
+def _epochs(row: dict[str, Any]) -> int:
+    return int(row["last_epoch"] if row["censored"] else row["epoch"])
 
 
 def _best_finals(curves: list[dict[str, Any]]) -> dict[tuple[Setting, int], float]:

@@ -39,11 +39,9 @@ def cost(tables: StudyTables) -> pa.Table:
         if any(s not in stages or stages[s]["status"] != "done" for s in chain):
             continue
         used.update(chain)
-        epochs_used = _epochs_used(chain, stages)
-        for stage in chain:
-            row = stages[stage]
-            naive_s[row["kind"]] += (row["wall_s"] or 0.0) * epochs_used.get(stage, 1.0)
-            naive_num[row["kind"]] += 1
+        for stage, seconds in zip(chain, chain_seconds(chain, stages), strict=True):
+            naive_s[stages[stage]["kind"]] += seconds
+            naive_num[stages[stage]["kind"]] += 1
     rows = []
     for kind in _KINDS:
         own = [row for row in stages.values() if row["kind"] == kind]
@@ -60,6 +58,12 @@ def cost(tables: StudyTables) -> pa.Table:
         )
     total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in COLUMNS if name != "kind"}
     return answer_table([*rows, {**total, "kind": "total"}], COLUMNS)
+
+
+def chain_seconds(chain: list[str], stages: dict[str, dict[str, Any]]) -> list[float]:
+    """Return the seconds of each stage of a cell's chain, a pretraining's up to the epoch that the next one uses."""
+    epochs_used = _epochs_used(chain, stages)
+    return [(stages[stage]["wall_s"] or 0.0) * epochs_used.get(stage, 1.0) for stage in chain]
 
 
 def _epochs_used(chain: list[str], stages: dict[str, dict[str, Any]]) -> dict[str, float]:

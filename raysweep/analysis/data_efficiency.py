@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from raysweep.analysis._scores import ArmScores, arm_scores, paired
-from raysweep.analysis._statistics import mean_interval
+from raysweep.analysis._scores import MISSING, ArmScores, arm_scores, common, paired
+from raysweep.analysis._statistics import Interval, mean_interval
 from raysweep.analysis._tables import AXES, answer_table
 from raysweep.analysis.arms import Arm, Setting
 from raysweep.results.read import StudyTables
+
+
+def _column(why: str) -> str:
+    return f"num_{why.replace(' ', '_')}"
+
 
 SCORES = {
     **AXES,
@@ -21,8 +27,15 @@ SCORES = {
     "high": pa.float64(),
     "num_seeds": pa.int64(),
     "num_subjects": pa.int64(),
-    "num_pending": pa.int64(),
-    "num_failed": pa.int64(),
+    **{_column(why): pa.int64() for why in MISSING},
+}
+AREA = {
+    **{name: kind for name, kind in AXES.items() if name != "annotations"},
+    "area": pa.float64(),
+    "low": pa.float64(),
+    "high": pa.float64(),
+    "num_counts": pa.int64(),
+    "num_missing": pa.int64(),
 }
 NEEDED = {
     **{name: kind for name, kind in AXES.items() if name != "annotations"},
@@ -41,7 +54,8 @@ def data_efficiency(tables: StudyTables) -> pa.Table:
     the foreground classes present (``stages.test_score`` weighs slices equally instead). The interval is a
     bootstrap over seeds and patients and holds for new seeds and new patients of the same kind; with one seed
     it holds for that seed alone. Unfinished grid points keep their row, with nulls and the number of cells
-    pending and failed.
+    pending, failed, skipped, stopped by
+    the study's scheduler, and not needed.
 
     Source: Owen 2007, The pigeonhole bootstrap; Hesterberg 2015, What teachers should know about the
     bootstrap.
@@ -55,9 +69,8 @@ def data_efficiency(tables: StudyTables) -> pa.Table:
                 "metric": entry.metric,
                 **interval.__dict__,
                 "num_seeds": len(entry.seeds),
-                "num_subjects": len(entry.subjects),
-                "num_pending": entry.num_pending,
-                "num_failed": entry.num_failed,
+                "num_subjects": entry.num_subjects,
+                **{_column(why): count for why, count in entry.missing.items()},
             }
         )
     return answer_table(rows, SCORES)
@@ -76,6 +89,40 @@ def annotations_needed(tables: StudyTables, within: float = 0.05) -> pa.Table:
     for entry in arm_scores(tables):
         arms.setdefault((entry.setting, entry.arm), []).append(entry)
     return answer_table([_needed(entries, within) for entries in arms.values()], NEEDED)
+
+
+def area_under_curve(tables: StudyTables) -> pa.Table:
+    """Return, per arm, the area under the score over the logarithm of the annotation count.
+
+    Trapezoids between the counts, divided by the span of log counts: the mean score over all scales of annotation,
+    0 to 1. The interval is the 95 % bootstrap over the seeds and patients that all counts have. Areas compare only
+    between arms that span the same counts: where some of the study's counts have not run, ``area`` is null and
+    ``num_missing`` says how many. Null also with one count.
+    """
+    arms: dict[tuple[Setting, Arm], list[ArmScores]] = {}
+    for entry in arm_scores(tables):
+        arms.setdefault((entry.setting, entry.arm), []).append(entry)
+    spans: dict[Setting, set[int]] = {}
+    for setting, arm in arms:
+        spans.setdefault(setting, set()).update(entry.annotations for entry in arms[setting, arm])
+    return answer_table([_area(entries, spans[key[0]]) for key, entries in arms.items()], AREA)
+
+
+def _area(entries: list[ArmScores], counts: set[int]) -> dict[str, Any]:
+    finished = {entry.annotations: entry for entry in entries if entry.scores.size}
+    row = {**entries[0].key, "num_counts": len(counts), "num_missing": len(counts - finished.keys())}
+    if len(counts) < 2 or row["num_missing"]:
+        return row
+    logs = np.log(sorted(counts))
+    widths = np.diff(logs)
+    weights = (np.append(widths, 0) + np.insert(widths, 0, 0)) / (2 * (logs[-1] - logs[0]))
+    ordered = common([finished[count] for count in sorted(counts)])
+    # The area is linear in the scores: every seed and subject has one, and they are resampled like any score.
+    return {**row, **_renamed(mean_interval(np.einsum("c,csp->sp", weights, ordered), bounds=(0.0, 1.0)))}
+
+
+def _renamed(interval: Interval) -> dict[str, float]:
+    return {"area": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _needed(entries: list[ArmScores], within: float) -> dict[str, Any]:

@@ -1,45 +1,26 @@
-"""What is in a pack: facts for a table, and a contact sheet of slices with their masks."""
+"""What is in a pack: facts for a table."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
+from raysweep.data.duplicates import equal_images
 from raysweep.data.pack import Pack
-from raysweep.data.pack_format import SPLITS
-from raysweep.errors import PackError
+from raysweep.data.pack_format import SPLITS, UNCERTAIN
 
 Array = npt.NDArray[Any]
 
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-"""Colours of classes 1, 2, ..., repeated. Source: Okabe & Ito, Color Universal Design, 2008."""
-
-_TILE_PX = 192
-_CAPTION_PX = 34
-_GAP_PX = 10
-_LEGEND_PX = 44
-_PAPER = (24, 26, 30)
-_INK = (232, 234, 238)
-_FAINT = (150, 156, 166)
-_FILL_OPACITY = 0.28
+_LISTED_DUPLICATES = 10
 
 
 def describe(pack: Pack) -> dict[str, Any]:
     """Return what is in a pack, as values that JSON can hold. Reads all masks, no images."""
     index = pack.index
+    counts = _mask_counts(pack)
     return {
         "path": str(pack.path),
         "dataset": pack.dataset,
@@ -55,39 +36,16 @@ def describe(pack: Pack) -> dict[str, Any]:
         "dtypes": sorted({bucket.dtype for bucket in pack.buckets}),
         "buckets": {bucket.name: int((index.bucket == code).sum()) for code, bucket in enumerate(pack.buckets)},
         "splits": {split: _describe_split(pack, split) for split in SPLITS},
-        "classes": _class_shares(pack),
+        "classes": _class_shares(pack, counts),
+        "mask_encoding": pack.mask_encoding,
+        "ignored": _ignored_share(pack, counts),
         "labels": _label_counts(pack),
+        "label_kind": pack.label_kind,
+        "split_rule": pack.split_rule,
+        "duplicates": _duplicates(pack),
         "spacing_mm": _spacing_range(pack),
         "intensity": asdict(pack.intensity),
     }
-
-
-def contact_sheet(pack: Pack, out_png: str | Path, num_slices: int = 24, seed: int = 0) -> Path:
-    """Write a PNG of randomly drawn slices, annotated ones first, their classes outlined in colour.
-
-    Raises:
-        PackError: if ``num_slices`` is below 1.
-    """
-    if num_slices < 1:
-        raise PackError(f"num_slices is {num_slices}; it must be at least 1")
-    rows = _draw_rows(pack, num_slices, seed)
-    columns = min(len(rows), max(1, round((len(rows) * 1.5) ** 0.5)))
-    num_lines = -(-len(rows) // columns)
-    width = max(columns * (_TILE_PX + _GAP_PX) + _GAP_PX, 3 * _TILE_PX)
-    height = _LEGEND_PX + num_lines * (_TILE_PX + _CAPTION_PX + _GAP_PX) + _GAP_PX
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    _draw_legend(draw, pack, width)
-    for position, row in enumerate(rows):
-        left = _GAP_PX + position % columns * (_TILE_PX + _GAP_PX)
-        top = _LEGEND_PX + position // columns * (_TILE_PX + _CAPTION_PX + _GAP_PX)
-        tile = _tile(pack, row)
-        sheet.paste(tile, (left + (_TILE_PX - tile.width) // 2, top + (_TILE_PX - tile.height) // 2))
-        _draw_caption(draw, pack, row, (left, top + _TILE_PX + 3))
-    out_png = Path(out_png)
-    out_png.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out_png)
-    return out_png
 
 
 def _describe_split(pack: Pack, split: str) -> dict[str, int]:
@@ -100,27 +58,56 @@ def _describe_split(pack: Pack, split: str) -> dict[str, int]:
     }
 
 
-def _class_shares(pack: Pack) -> dict[str, float]:
-    """Return class name -> share of the pixels of all masks."""
+def _mask_counts(pack: Pack) -> Array:
+    """Return how many pixels of all masks hold each of the 256 values."""
     counts = np.zeros(256, np.int64)
     for row in np.flatnonzero(pack.index.mask_position >= 0).tolist():
         counts += np.bincount(pack.mask(row).ravel(), minlength=256)
-    total = max(1, int(counts.sum()))
-    return {name: float(counts[code] / total) for code, name in enumerate(pack.class_names)}
+    return counts
 
 
-def _label_counts(pack: Pack) -> dict[str, dict[str, int]]:
-    """Return label name -> number of subjects that have it, have it not, or of whom it is unknown."""
-    _, first = np.unique(pack.index.subject, return_index=True)
-    values = pack.index.labels[first]
-    return {
-        name: {
-            "positive": int((values[:, column] > 0.5).sum()),
-            "negative": int((values[:, column] <= 0.5).sum()),
-            "unknown": int(np.isnan(values[:, column]).sum()),
+def _class_shares(pack: Pack, counts: Array) -> dict[str, float]:
+    """Return class name -> share of the pixels of all masks that are not ignored; overlapping ones sum to above 1."""
+    kept = counts.copy()
+    if pack.ignore_label is not None:
+        kept[pack.ignore_label] = 0
+    total = max(1, int(kept.sum()))
+    if pack.mask_encoding == "index":
+        return {name: float(kept[code] / total) for code, name in enumerate(pack.class_names)}
+    values = np.arange(256)
+    inside = [values == 0, *((values >> bit & 1).astype(bool) for bit in range(len(pack.class_names) - 1))]
+    return {name: float(kept[chosen].sum() / total) for name, chosen in zip(pack.class_names, inside, strict=True)}
+
+
+def _ignored_share(pack: Pack, counts: Array) -> float:
+    return 0.0 if pack.ignore_label is None else float(counts[pack.ignore_label] / max(1, int(counts.sum())))
+
+
+def _label_counts(pack: Pack) -> dict[str, dict[str, Any]]:
+    """Return label name -> what it was given to, and of how many of those it is known, and how."""
+    found = {}
+    for column, (name, scope) in enumerate(zip(pack.label_names, pack.label_scopes, strict=True)):
+        values = pack.index.labels[:, column]
+        if scope != "slice":
+            values = values[np.unique(getattr(pack.index, scope), return_index=True)[1]]
+        found[name] = {
+            "of": f"{scope}s",
+            "positive": int((values > 0.5).sum()),
+            "negative": int((values == 0).sum()),
+            "uncertain": int((values == UNCERTAIN).sum()),
+            "unknown": int(np.isnan(values).sum()),
         }
-        for column, name in enumerate(pack.label_names)
-    }
+    return found
+
+
+def _duplicates(pack: Pack) -> dict[str, Any] | None:
+    """Return how many images repeat others, and which lie in several splits; None where the pack does not know."""
+    index = pack.index
+    if not index.content.shape[1]:
+        return None
+    across, repeats = equal_images(index.content, index.split)
+    examples = [[f"{index.volume[row]} ({index.split[row]})" for row in group] for group in across[:_LISTED_DUPLICATES]]
+    return {"repeated_slices": repeats, "images_in_several_splits": len(across), "examples": examples}
 
 
 def _spacing_range(pack: Pack) -> dict[str, list[float]] | None:
@@ -132,93 +119,3 @@ def _spacing_range(pack: Pack) -> dict[str, list[float]] | None:
     return {
         name: [round(float(low[axis]), 4), round(float(high[axis]), 4)] for axis, name in enumerate(("rows", "columns"))
     }
-
-
-def _draw_rows(pack: Pack, num_slices: int, seed: int) -> list[int]:
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(pack))
-    chosen = order[np.argsort(~pack.index.annotated[order], kind="stable")][:num_slices]
-    return sorted(int(row) for row in chosen)
-
-
-def _tile(pack: Pack, row: int) -> Image.Image:
-    """Return a slice enlarged to the tile's size, its window the stored percentiles, its mask over it."""
-    height, width = pack.shape(row)
-    scale = _TILE_PX / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = Image.fromarray(_to_rgb(pack, row)).resize(size, Image.Resampling.BICUBIC)
-    if pack.index.mask_position[row] < 0:
-        return image
-    mask = Image.fromarray(np.ascontiguousarray(pack.mask(row))).resize(size, Image.Resampling.NEAREST)
-    return Image.fromarray(_overlay(np.asarray(image), np.asarray(mask)))
-
-
-def _to_rgb(pack: Pack, row: int) -> npt.NDArray[np.uint8]:
-    image = pack.image(row).astype(np.float32)
-    low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
-    shown = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
-    if len(shown) != 3:
-        shown = np.repeat(shown[:1], 3, axis=0)
-    return np.asarray(np.rint(255 * np.moveaxis(shown, 0, -1)), np.uint8)
-
-
-def _overlay(image: Array, mask: Array) -> npt.NDArray[np.uint8]:
-    colours = np.array([(0, 0, 0), *(PALETTE[code % len(PALETTE)] for code in range(255))], np.float32)
-    opacity = np.where(mask > 0, _FILL_OPACITY, 0.0)
-    opacity[_outline(mask)] = 1.0
-    mixed = image + opacity[..., None] * (colours[mask] - image)
-    return np.asarray(np.rint(mixed), np.uint8)
-
-
-def _outline(mask: Array) -> Array:
-    """Return the pixels of a class that touch another class, one enlarged pixel wide on each side."""
-    padded = np.pad(mask, 1, mode="edge")
-    edge = np.zeros(mask.shape, bool)
-    for rows, columns in (
-        (slice(0, -2), slice(1, -1)),
-        (slice(2, None), slice(1, -1)),
-        (slice(1, -1), slice(0, -2)),
-        (slice(1, -1), slice(2, None)),
-    ):
-        edge |= padded[rows, columns] != mask
-    outline: Array = edge & (mask > 0)
-    return outline
-
-
-def _draw_legend(draw: ImageDraw.ImageDraw, pack: Pack, width: int) -> None:
-    font = ImageFont.load_default(15)
-    title = f"{pack.dataset}: {len(pack)} slices, {int(pack.index.annotated.sum())} annotated"
-    draw.text((_GAP_PX, 13), title, _INK, font)
-    left = _GAP_PX + round(draw.textlength(title, font)) + 28
-    for code, name in enumerate(pack.class_names[1:]):
-        label = name.replace("_", " ")
-        right = left + 20 + round(draw.textlength(label, font))
-        if right > width - _GAP_PX:
-            draw.text((left, 13), "...", _FAINT, font)
-            return
-        draw.rectangle((left, 15, left + 13, 28), PALETTE[code % len(PALETTE)])
-        draw.text((left + 20, 13), label, _INK, font)
-        left = right + 20
-
-
-def _draw_caption(draw: ImageDraw.ImageDraw, pack: Pack, row: int, at: tuple[int, int]) -> None:
-    index = pack.index
-    subject = _fit(draw, str(index.subject[row]), ImageFont.load_default(13))
-    details = [str(index.split[row])]
-    if index.frame[row] >= 0:
-        details.append(f"frame {index.frame[row]}")
-    if index.slice_number.any():  # a pack of single images has no slice numbers to tell apart
-        details.append(f"slice {index.slice_number[row]}")
-    if not index.annotated[row]:
-        details.append("unlabelled")
-    draw.text(at, subject, _INK, ImageFont.load_default(13))
-    draw.text((at[0], at[1] + 15), ", ".join(details), _FAINT, ImageFont.load_default(11))
-
-
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any) -> str:
-    """Shorten a text in its middle until it fits under a tile."""
-    shown, keep = text, len(text)
-    while keep > 4 and draw.textlength(shown, font) > _TILE_PX:
-        keep -= 1
-        shown = f"{text[: keep // 2]}...{text[len(text) - keep // 2 :]}"
-    return shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,20 @@ import numpy.typing as npt
 
 from raysweep.data.pack_format import (
     ATTRIBUTES,
-    COLUMNS,
+    DEFAULTS_BEFORE_2,
     FORMAT,
-    SCHEMA_VERSION,
+    LABEL_KINDS,
+    MASK_ENCODINGS,
+    READABLE_VERSIONS,
     SPLITS,
     Bucket,
+    LabelKind,
+    LabelScope,
+    MaskEncoding,
     content_digest,
     text_attribute,
 )
+from raysweep.data.pack_index import PackIndex, map_dataset, read_index
 from raysweep.errors import PackError
 
 Array = npt.NDArray[Any]
@@ -37,38 +43,6 @@ class IntensityStatistics:
     max: float
 
 
-@dataclass(frozen=True)
-class PackIndex:
-    """One row a slice, in read-only columns of N rows; rows never change once a pack is written."""
-
-    bucket: Array
-    """Bucket code, int."""
-    position: Array
-    """Position inside the bucket, int64."""
-    mask_position: Array
-    """Position among the masks of the same height and width, int64; -1 where the slice has no mask."""
-    subject: Array
-    """Who the slice belongs to, str; all slices of a subject are in one split."""
-    volume: Array
-    """The 3-D image (or the single 2-D image) the slice belongs to, str, unique within the pack."""
-    frame: Array
-    """Time point, numbered as the data set numbers it, int; -1 where there is no time."""
-    slice_number: Array
-    """Position along the through-plane axis, counted from 0, int."""
-    split: Array
-    """'train', 'val' or 'test', str."""
-    annotated: Array
-    """Whether the slice has a ground truth, bool."""
-    spacing_mm: Array
-    """(N, 2) float32, distance of rows and of columns in mm; NaN if unknown."""
-    intensity_low: Array
-    """0.5 percentile of the slice's 3-D image at its time point, float32, in stored units."""
-    intensity_high: Array
-    """99.5 percentile of the same; larger than intensity_low unless the image is constant."""
-    labels: Array
-    """(N, L) float32 label vectors; NaN where a label is unknown."""
-
-
 class Pack:
     """An open pack, immutable, safe to read from several threads; :func:`open_pack` shares one a process."""
 
@@ -79,6 +53,11 @@ class Pack:
     options: dict[str, Any]
     class_names: tuple[str, ...]
     label_names: tuple[str, ...]
+    label_kind: LabelKind
+    label_scopes: tuple[LabelScope, ...]
+    mask_encoding: MaskEncoding
+    ignore_label: int | None
+    split_rule: str
     intensity: IntensityStatistics
     index: PackIndex
     buckets: tuple[Bucket, ...]
@@ -88,7 +67,7 @@ class Pack:
         self.path = path
         with h5py.File(path, "r", locking=False) as file:
             self._read_attributes(file)
-            self.index = _read_index(file)
+            self.index = read_index(file)
             self._map_buckets(file)
         self._check_positions()
 
@@ -139,7 +118,10 @@ class Pack:
         return copied
 
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return the class indices of one slice, (H, W) uint8: a read-only view on the mapped file.
+        """Return the mask of one slice, (H, W) uint8: a read-only view on the mapped file.
+
+        ``mask_encoding`` says what its numbers are: 'index', class indices; 'bits', bit k set where class k + 1 is.
+        ``ignore_label``, if there is one, marks pixels that are to be left out.
 
         Raises:
             PackError: if the slice has no mask.
@@ -187,17 +169,12 @@ class Pack:
             )
 
     def _read_attributes(self, file: h5py.File) -> None:
-        missing = [name for name in ATTRIBUTES if name not in file.attrs]
+        version = self._schema_version(file)
+        added = DEFAULTS_BEFORE_2 if version == 1 else {}
+        missing = [name for name in ATTRIBUTES if name not in file.attrs and name not in added]
         if missing:
             raise ValueError(f"it lacks the attributes {', '.join(missing)}")
-        if text_attribute(file, "format") != FORMAT:
-            raise ValueError(f"its format is {text_attribute(file, 'format')!r}, not {FORMAT!r}")
-        version = json.loads(text_attribute(file, "schema_version"))
-        if version != SCHEMA_VERSION:
-            raise PackError(
-                f"{self.path} has schema version {version}; this raysweep reads version {SCHEMA_VERSION}. "
-                "Pack the data set again, or use the raysweep that wrote it."
-            )
+
         self.digest = text_attribute(file, "digest")
         self.dataset = text_attribute(file, "dataset")
         self.recipe = json.loads(text_attribute(file, "recipe"))
@@ -205,6 +182,27 @@ class Pack:
         self.class_names = tuple(json.loads(text_attribute(file, "class_names")))
         self.label_names = tuple(json.loads(text_attribute(file, "label_names")))
         self.intensity = IntensityStatistics(**json.loads(text_attribute(file, "intensity")))
+        meaning = added or {name: json.loads(text_attribute(file, name)) for name in DEFAULTS_BEFORE_2}
+        self.label_kind, self.mask_encoding = meaning["label_kind"], meaning["mask_encoding"]
+        self.ignore_label, self.split_rule = meaning["ignore_label"], meaning["split_rule"]
+        self.label_scopes = tuple(meaning["label_scopes"] or ["subject"] * len(self.label_names))
+        if self.label_kind not in LABEL_KINDS or self.mask_encoding not in MASK_ENCODINGS:
+            raise ValueError(f"its labels are {self.label_kind!r} and its masks {self.mask_encoding!r}")
+
+    def _schema_version(self, file: h5py.File) -> int:
+        missing = [name for name in ("format", "schema_version") if name not in file.attrs]
+        if missing:
+            raise ValueError(f"it lacks the attributes {', '.join(missing)}")
+        if text_attribute(file, "format") != FORMAT:
+            raise ValueError(f"its format is {text_attribute(file, 'format')!r}, not {FORMAT!r}")
+        version = json.loads(text_attribute(file, "schema_version"))
+        if version not in READABLE_VERSIONS:
+            raise PackError(
+                f"{self.path} has schema version {version}; this raysweep reads versions "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}. "
+                "Pack the data set again, or use the raysweep that wrote it."
+            )
+        return int(version)
 
     def _map_buckets(self, file: h5py.File) -> None:
         pixels = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))
@@ -215,12 +213,12 @@ class Pack:
         self.num_channels = self.buckets[0].channels
         self._images: list[Array] = []
         for bucket, name in zip(self.buckets, names, strict=True):
-            stored = _map_dataset(file, f"images/{name}", np.dtype(bucket.dtype), pixels)
+            stored = map_dataset(file, f"images/{name}", np.dtype(bucket.dtype), pixels)
             self._images.append(stored.reshape(-1, bucket.channels, bucket.height, bucket.width))
         self._masks: dict[str, npt.NDArray[np.uint8]] = {}
         for name in sorted(file["masks"]):
             height, width = map(int, name.split("x"))
-            stored = _map_dataset(file, f"masks/{name}", np.dtype(np.uint8), pixels)
+            stored = map_dataset(file, f"masks/{name}", np.dtype(np.uint8), pixels)
             self._masks[name] = stored.reshape(-1, height, width)
 
     def _check_positions(self) -> None:
@@ -237,52 +235,6 @@ class Pack:
         unknown = sorted(set(np.unique(index.split).tolist()) - set(SPLITS))
         if unknown:
             raise ValueError(f"its index has the splits {unknown}; allowed are {', '.join(SPLITS)}")
-
-
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a dataset that lies inside this very file: a link could lead to another file of the reader's."""
-    group, _, leaf = name.partition("/")
-    if not isinstance(file[group].get(leaf, getlink=True), h5py.HardLink):
-        raise ValueError(f"/{name} is a link")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.id.get_create_plist().get_external_count():
-        raise ValueError(f"/{name} is not a dataset inside the file")
-    return dataset
-
-
-def _map_dataset(file: h5py.File, name: str, dtype: np.dtype[Any], pixels: Array) -> Array:
-    dataset = _dataset(file, name)
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.dtype != dtype:
-        raise ValueError(f"/{name} is not a contiguous dataset of {dtype}")
-    if offset + dataset.nbytes > len(pixels):
-        raise ValueError(f"/{name} ends at byte {offset + dataset.nbytes}, the file at byte {len(pixels)}")
-    mapped: Array = pixels[offset : offset + dataset.nbytes].view(dtype).reshape(dataset.shape)
-    return mapped
-
-
-def _read_index(file: h5py.File) -> PackIndex:
-    columns = {}
-    for name, (kind, num_dimensions) in COLUMNS.items():
-        dataset = _dataset(file, f"index/{name}")
-        if dataset.dtype.kind != kind or dataset.ndim != num_dimensions:
-            raise ValueError(f"/index/{name} holds {dataset.dtype} in {dataset.ndim} dimensions")
-        values = dataset[...]
-        if kind == "S":
-            values = _decode(values)
-        columns[name] = values.astype(bool) if name == "annotated" else values
-        columns[name].setflags(write=False)
-    lengths = {len(values) for values in columns.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"its index columns have different lengths: {sorted(lengths)}")
-    return PackIndex(**{field.name: columns[field.name] for field in fields(PackIndex)})
-
-
-def _decode(values: Array) -> Array:
-    try:
-        return values.astype(np.str_)  # ASCII only, many times faster
-    except UnicodeDecodeError:
-        return np.char.decode(values, "utf-8")
 
 
 _opened: dict[Path, tuple[tuple[int, int], Pack]] = {}

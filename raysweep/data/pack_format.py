@@ -4,9 +4,12 @@ One HDF5 file::
 
     /images/<bucket>    (N, H, W) or (N, C, H, W), native dtype, contiguous;
                         a bucket is called '256x216_uint16', or '3x256x216_uint8' with three channels
-    /masks/<H>x<W>      (N, H, W) uint8, contiguous; only slices that have a mask
+    /masks/<H>x<W>      (N, H, W) uint8, contiguous; only slices that have a mask; see MASK_ENCODINGS
     /index/<column>     one row a slice, see COLUMNS
     attributes          text, see ATTRIBUTES
+
+Version 2 added what DEFAULTS_BEFORE_2 lists, the columns of ADDED_IN_2 and label vectors that tell an uncertain label
+(UNCERTAIN) from an unknown one (NaN). Version 1 is still read, the additions having the values they then meant.
 
 Strings are fixed-length UTF-8 bytes and there are no object types: reading a pack executes nothing.
 """
@@ -15,14 +18,34 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
 FORMAT = "raysweep-pack"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 SPLITS = ("train", "val", "test")
+
+IGNORE_LABEL = 255
+"""Mask value of pixels that neither train nor score, in either encoding, where ``ignore_label`` is 255."""
+UNCERTAIN = -1.0
+"""Value in a label vector: the annotator was not sure. NaN: nothing is known."""
+
+MaskEncoding = Literal["index", "bits"]
+MASK_ENCODINGS: tuple[MaskEncoding, ...] = ("index", "bits")
+"""index: a pixel holds the index of its one class. bits: structures overlap; bit k is set where class k + 1 is."""
+MAX_BITS = 7
+"""Structures that bits can hold: with all eight bits set a pixel would look like IGNORE_LABEL."""
+
+LabelKind = Literal["multi-label", "multi-class"]
+LABEL_KINDS: tuple[LabelKind, ...] = ("multi-label", "multi-class")
+"""multi-label: any number of labels are 1. multi-class: exactly one is, or all are NaN."""
+
+LabelScope = Literal["slice", "volume", "subject"]
+LABEL_SCOPES: tuple[LabelScope, ...] = ("slice", "volume", "subject")
+"""What a label was given to; all slices of that carry the same value."""
 
 IMAGE_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 """Pixel types a pack can hold."""
@@ -41,8 +64,13 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "intensity_low": ("f", 1),
     "intensity_high": ("f", 1),
     "labels": ("f", 2),
+    "channel_low": ("f", 2),
+    "channel_high": ("f", 2),
+    "content": ("u", 2),
 }
 """Index column -> (numpy kind, dimensions). ``bucket`` counts the names under /images in sorted order."""
+ADDED_IN_2 = ("channel_low", "channel_high", "content")
+"""Columns that version 1 lacks."""
 
 ATTRIBUTES = (
     "format",
@@ -53,14 +81,28 @@ ATTRIBUTES = (
     "class_names",
     "label_names",
     "intensity",
+    "label_kind",
+    "label_scopes",
+    "mask_encoding",
+    "ignore_label",
+    "split_rule",
     "digest",
 )
 """Text attributes of the root group; all but format, dataset and digest hold JSON."""
 
+DEFAULTS_BEFORE_2: dict[str, Any] = {
+    "label_kind": "multi-class",
+    "label_scopes": None,
+    "mask_encoding": "index",
+    "ignore_label": None,
+    "split_rule": "",
+}
+"""Attribute that version 1 lacks -> the value it stands for; label scopes are then 'subject' throughout."""
+
 _CHUNK_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """The shape and pixel type that slices stored together share."""
 

@@ -16,11 +16,14 @@ _MIN_RANGE = 1e-6
 
 
 def scaled_slice(pack: Pack, row: int) -> Tensor:
-    """Return one slice, (C, H, W) float32: its volume's 0.5 and 99.5 intensity percentiles at 0 and 1, not clipped."""
-    low, high = float(pack.index.intensity_low[row]), float(pack.index.intensity_high[row])
+    """Return one slice, (C, H, W) float32: its volume's 0.5 and 99.5 intensity percentiles at 0 and 1, not clipped.
+
+    Channels that have scales of their own (several modalities) are scaled one by one.
+    """
+    low, high = pack.index.channel_low[row][:, None, None], pack.index.channel_high[row][:, None, None]
     values = pack.image(row).astype(np.float32)
     values -= low
-    values /= max(high - low, _MIN_RANGE)
+    values /= np.maximum(high - low, np.float32(_MIN_RANGE))
     return torch.from_numpy(values)
 
 
@@ -61,8 +64,13 @@ def mask_of(pack: Pack, row: int) -> Tensor:
 
 def normalised(slices: Tensor, normalisation: Normalisation) -> Tensor:
     """Return scaled slices as the encoder expects them, in channels_last memory order."""
-    values = (slices - normalisation.mean) / normalisation.std
+    values = (slices - _by_channel(normalisation.mean, slices)) / _by_channel(normalisation.std, slices)
     return values.contiguous(memory_format=torch.channels_last)
+
+
+def _by_channel(value: float | tuple[float, ...], slices: Tensor) -> float | Tensor:
+    """Return a statistic as it broadcasts over (B, C, H, W)."""
+    return value if isinstance(value, float) else torch.tensor(value, device=slices.device).view(1, -1, 1, 1)
 
 
 def same_shape_batches(pack: Pack, rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

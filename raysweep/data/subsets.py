@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.data.pack import Pack, PackIndex
+from raysweep.data.pack import Pack
+from raysweep.data.pack_index import PackIndex
+from raysweep.data.strata import proportional_order, strata_of
 from raysweep.errors import PackError
 from raysweep.planning import PackFacts
 from raysweep.planning.model import Unit
 
 UNITS: tuple[Unit, ...] = ("slice", "volume", "subject")
+
+Drawing = Literal["nested", "anew", "kalapos2022"]
+"""nested: a smaller subset lies inside a larger one of the same seed. anew: each count is drawn on its own.
+kalapos2022: as that study drew them, slice by slice with ``numpy.random.choice`` after ``numpy.random.seed(seed)``, not
+stratified, whatever the patient. numpy takes the first of one permutation, so that subsets of one seed nest after all.
+
+Source: Kalapos & Gyires-Toth, Self-Supervised Pretraining for 2D Medical Image Segmentation, 2022 (public code).
+"""
+DRAWINGS: tuple[Drawing, ...] = ("nested", "anew", "kalapos2022")
 
 _STREAM = 0x5AB5E7
 """Keeps these draws apart from every other use of the same seed."""
@@ -30,26 +43,41 @@ def pack_facts(pack: Pack) -> PackFacts:
 
 
 def annotation_subset(
-    pack: Pack, count: int, *, unit: Unit = "slice", nested: bool = True, seed: int = 0
+    pack: Pack,
+    count: int,
+    *,
+    unit: Unit = "slice",
+    drawing: Drawing = "nested",
+    stratify: bool = True,
+    seed: int = 0,
 ) -> NDArray[np.int64]:
     """Return the rows of ``count`` annotated units of the train split, ascending.
 
-    The draw depends on the pack, the unit and the seed alone: every source gets the same subset. Nested subsets are
-    prefixes of one random order, so that a smaller one is inside a larger one; otherwise each count is drawn anew.
+    The draw depends on the pack and these arguments alone: every source gets the same subset, and other counts of a
+    grid have no influence. With ``stratify``, a pack's labels are in every subset about as frequent as in the whole,
+    a unit counting for the rarest label it has.
 
     Raises:
-        PackError: if the train split has fewer annotated units.
+        PackError: if the train split has fewer annotated units, or the drawing does not know the unit.
     """
     rows = pack.select(split="train", annotated=True)
     names = _unit_names(pack.index, rows, unit)
-    units = np.unique(names)
+    units, unit_of_row = np.unique(names, return_inverse=True)
     if not 1 <= count <= len(units):
         raise PackError(
             f"{pack.path}: {count} annotated {unit}s asked for; allowed: 1 to {len(units)}, all of the train split"
         )
-    entropy = [_STREAM, seed] if nested else [_STREAM, seed, count]
-    order = np.random.default_rng(entropy).permutation(len(units))
-    return rows[np.isin(names, units[order[:count]])]
+    if drawing == "kalapos2022":
+        if unit != "slice":
+            raise PackError(f"{drawing} draws slices; {unit}s are drawn as {DRAWINGS[0]} or {DRAWINGS[1]}")
+        return rows[np.sort(np.random.RandomState(seed).choice(len(rows), count, replace=False))]
+    rng = np.random.default_rng([_STREAM, seed] if drawing == "nested" else [_STREAM, seed, count])
+    within = rng.permutation(len(units))
+    strata = _strata(pack, rows, unit_of_row) if stratify else np.zeros(len(units), np.int64)
+    # Where a stratum's first unit lies in its share is drawn, so that of many small strata none is always first.
+    offsets = {stratum: float(rng.uniform()) for stratum in np.unique(strata).tolist()}
+    order = proportional_order(strata, within, offsets)
+    return rows[np.isin(unit_of_row, order[:count])]
 
 
 def row_names(pack: Pack, rows: NDArray[np.int64]) -> list[str]:
@@ -61,6 +89,16 @@ def row_names(pack: Pack, rows: NDArray[np.int64]) -> list[str]:
         else f"{index.subject[row]}/{index.slice_number[row]}"
         for row in rows
     ]
+
+
+def _strata(pack: Pack, rows: NDArray[np.int64], unit_of_row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stratum of each unit: a label counts for a unit if any of its slices has it."""
+    num_units = int(unit_of_row.max()) + 1
+    if not pack.label_names:
+        return np.zeros(num_units, np.int64)
+    labels = np.full((num_units, len(pack.label_names)), np.nan, np.float32)
+    np.fmax.at(labels, unit_of_row, pack.index.labels[rows])
+    return strata_of(labels)
 
 
 def _unit_names(index: PackIndex, rows: NDArray[np.int64], unit: Unit) -> NDArray[np.str_]:

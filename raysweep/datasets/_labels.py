@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raysweep.data.pack_format import IGNORE_LABEL
 from raysweep.errors import PackError
 
 _MAX_LISTED = 12
@@ -27,7 +28,7 @@ def translate_labels(
         path: The mask's file, for messages.
         stored: The numbers it holds, (H, W) integers.
         classes: Class names, which bound the indices; None allows 0 to 255.
-        mask_values: Stored number -> class index, with 0 -> 0 unless named; None: they are the same.
+        mask_values: Stored number -> class index or 255 to ignore, with 0 -> 0 unless named; None: they are the same.
 
     Raises:
         PackError: naming the numbers found, and what is allowed.
@@ -37,7 +38,8 @@ def translate_labels(
     if mask_values is not None:
         mapping = {0: 0, **mask_values}
     highest = 255 if classes is None else len(classes) - 1
-    if any(value not in mapping or not 0 <= mapping[value] <= highest for value in found):
+    allowed_codes = {*range(highest + 1), IGNORE_LABEL} if mask_values is not None else {*range(highest + 1)}
+    if any(value not in mapping or mapping[value] not in allowed_codes for value in found):
         allowed = ", ".join(map(str, mapping)) if mask_values is not None else f"0 to {highest}"
         raise PackError(
             f"{path} has the labels {_listed(found)}; allowed are {allowed}. Correct the mask, extend the "
@@ -45,6 +47,19 @@ def translate_labels(
         )
     table = np.array([mapping[value] for value in found], np.uint8)
     return table[np.searchsorted(found, stored)]
+
+
+def check_classes(path: Path, stored: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return stored class indices as uint8.
+
+    Raises:
+        PackError: if there are others than those of the classes.
+    """
+    found = np.unique(stored)
+    if not np.isin(found, np.arange(len(classes))).all():
+        named = ", ".join(f"{code} {name}" for code, name in enumerate(classes))
+        raise PackError(f"{path} has the labels {found.tolist()}; allowed are {named}")
+    return stored.astype(np.uint8)
 
 
 def infer_class_names(source: Path, labels: Sequence[int]) -> tuple[str, ...]:

@@ -1,95 +1,135 @@
 """From a data set's files to a pack: what every packer shares.
 
-A packer looks at headers only and announces its slices as readings, one a file. Readings are then carried out
-by a pool of processes, a few ahead of the writer and in order: memory stays bounded, and the pack does not
-depend on the number of processes.
+A packer surveys its files by their headers and announces their slices as readings. Processes then carry out the
+readings and store the slices at their places in the pack; places are fixed before, so the pack does not depend on the
+number of processes. A killed packing continues with the slices that are missing.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import dataclasses
+import hashlib
 import os
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from itertools import chain
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from raysweep import registry
-from raysweep.data.pack_writer import PackHeader, SliceHeader, SlicePixels, write_pack
+from raysweep.data.pack_slices import PackHeader
+from raysweep.data.pack_writer import PackWriter
+from raysweep.data.slice_facts import store_slices
+from raysweep.datasets._pool import choose_workers, ordered_map
+from raysweep.datasets._survey import Array, FileName, Reading, Scan, Survey
 from raysweep.errors import PackError, did_you_mean
 from raysweep.settings import Settings
 
-Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
-INTENSITY_PERCENTILES = (0.5, 99.5)
-_MAX_WORKERS = 8
 _MIN_POOL_BYTES = 256 << 20  # of pixels; below, starting processes takes longer than reading
-_READINGS_AHEAD_PER_WORKER = 2
+_TASK_BYTES = 16 << 20  # of pixels that one task stores; small files are read many at a time
+_MIN_SCAN = 2000  # files; below, starting processes takes longer than reading their headers
+_SCAN_STEP = 200
+_READING_FACTOR = 4  # memory that reading takes, in multiples of the pixels: decoded, sorted for percentiles, copied
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One unit of reading: ``read(*arguments)`` returns the pixels of ``slices``, in their order.
-
-    ``read`` is a module's own function and ``arguments`` are small values, both go to other processes.
-    """
-
-    read: Callable[..., list[SlicePixels]]
-    arguments: tuple[Any, ...]
-    slices: tuple[SliceHeader, ...]
-
-
-def pack_readings(
-    out: Path,
-    header: PackHeader,
-    readings: Sequence[Reading],
-    *,
-    name_classes: Callable[[tuple[int, ...]], tuple[str, ...]],
-    workers: int | None = None,
-    progress: Progress | None = None,
+def pack_survey(
+    out: Path, header: PackHeader, survey: Survey, *, workers: int | None = None, progress: Progress | None = None
 ) -> None:
-    """Carry out the readings and write their slices as one pack.
+    """Carry out the readings of a survey and write their slices as one pack.
 
     Args:
         out: Path of the pack.
         header: What the pack says about itself.
-        readings: All readings, in the order of the pack's rows.
-        name_classes: Given the labels that occur in the masks, returns the class names, background first.
-        workers: Processes that read; None chooses by the amount of pixels and the CPU cores.
-        progress: Called with (slices written, slices in all).
+        survey: Its readings and class names.
+        workers: Processes that read; None chooses by the amount of pixels, the CPU cores and the memory to use.
+        progress: Called with (slices stored, slices in all).
 
     Raises:
-        PackError: if a file cannot be packed.
+        PackError: if a file cannot be packed, or another process is writing the same pack.
     """
-    slices = [one for reading in readings for one in reading.slices]
-    if workers is not None and workers < 1:
-        raise PackError(f"workers is {workers}; it must be at least 1")
-    if workers is None:
-        small = sum(one.bucket.num_bytes for one in slices) < _MIN_POOL_BYTES
-        workers = 1 if small else min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
-    read = _read_here(readings) if workers == 1 else _read_in_pool(readings, workers)
-    pixels = chain.from_iterable(read)
-    write_pack(out, header, slices, _report(pixels, len(slices), progress), name_classes)
+    slices = [one for reading in survey.readings for one in reading.slices]
+    total_bytes = sum(one.bucket.num_bytes for one in slices)
+    largest = max((_memory_of(reading) for reading in survey.readings), default=0)
+    chosen = choose_workers(workers, max(largest, _TASK_BYTES))
+    if workers is None and total_bytes < _MIN_POOL_BYTES:
+        chosen = 1
+    with PackWriter(out, header, slices, _key(survey.readings)) as writer:
+        tasks = list(_tasks(writer, survey.readings))
+        done = len(slices) - sum(stop - start for start, stop, _ in tasks)
+        store = partial(_store_readings, writer.path, header.mask_encoding)
+        arguments = _Arguments(writer, tasks)
+        for (start, stop, _), facts in zip(tasks, ordered_map(store, arguments, chosen), strict=True):
+            writer.add(start, facts)
+            done += stop - start
+            if progress is not None:
+                progress(done, len(slices))
+        names = survey.class_names
+        writer.finish(names if callable(names) else lambda _: names)
 
 
-def intensity_range(image: Array) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentiles of an image, or its extremes where those coincide."""
-    low, high = np.percentile(image, INTENSITY_PERCENTILES).astype(np.float32)
-    if not high > low:
-        low, high = np.float32(image.min()), np.float32(image.max())
-    return float(low), float(high)
+def build_pack(
+    dataset: str,
+    source: Path | None,
+    out: Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Pack a registered data set and return the pack's path.
+
+    Args:
+        dataset: Registered name, such as 'acdc'.
+        source: Folder of the data set's files; None for a data set that generates itself, into
+            a temporary folder.
+        out: Path of the pack; an existing file is replaced once the new one is whole.
+        options: Options of this data set's packer.
+        workers: Processes that read.
+        progress: Called with (slices stored, slices in all).
+
+    Raises:
+        StudyError: if no data set has this name.
+        PackError: if an option is wrong or the files cannot be packed.
+    """
+    module = registry.load("datasets", dataset)
+    parsed = options_of(module, dataset, options or {})
+    if source is None:
+        if not hasattr(module, "generate"):
+            raise PackError(f"the data set {dataset!r} does not generate itself: name the folder that holds its files")
+        with tempfile.TemporaryDirectory(prefix="raysweep-") as folder:
+            return build_pack(dataset, Path(folder), out, options, workers=workers, progress=progress)
+    source = Path(source)
+    if hasattr(module, "generate"):
+        generate_if_empty(source, lambda folder: module.generate(folder, parsed))
+    survey: Survey = module.survey(existing_folder(source), parsed, scanner(workers))
+    header = PackHeader(
+        dataset=dataset,
+        recipe=module.RECIPE,
+        options=parsed.model_dump(mode="json"),
+        label_names=survey.label_names,
+        label_kind=survey.label_kind,
+        label_scopes=survey.scopes,
+        mask_encoding=survey.mask_encoding,
+        ignore_label=survey.ignore_label,
+        split_rule=survey.split_rule,
+    )
+    pack_survey(Path(out), header, survey, workers=workers, progress=progress)
+    return Path(out)
+
+
+def scanner(workers: int | None = None) -> Scan:
+    """Return what surveys look at many files with: this process for few files, all cores for many."""
+
+    def scan(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        chosen = choose_workers(workers, 0) if len(arguments) >= _MIN_SCAN else 1
+        steps = [(function, arguments[first : first + _SCAN_STEP]) for first in range(0, len(arguments), _SCAN_STEP)]
+        return [one for step in ordered_map(_scan_step, steps, chosen) for one in step]
+
+    return scan
 
 
 def options_of(module: Any, dataset: str, options: Mapping[str, Any]) -> Settings:
@@ -114,42 +154,6 @@ def options_of(module: Any, dataset: str, options: Mapping[str, Any]) -> Setting
     return parsed
 
 
-def build_pack(
-    dataset: str,
-    source: Path | None,
-    out: Path,
-    options: Mapping[str, Any] | None = None,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Pack a registered data set and return the pack's path.
-
-    Args:
-        dataset: Registered name, such as 'acdc'.
-        source: Folder of the data set's files; None for a data set that generates itself, into
-            a temporary folder.
-        out: Path of the pack; an existing file is replaced once the new one is whole.
-        options: Options of this data set's packer.
-        workers: Processes that read.
-        progress: Called with (slices written, slices in all).
-
-    Raises:
-        StudyError: if no data set has this name.
-        PackError: if an option is wrong or the files cannot be packed.
-    """
-    module = registry.load("datasets", dataset)
-    parsed = options_of(module, dataset, options or {})
-    if source is not None:
-        module.pack(Path(source), Path(out), parsed, workers=workers, progress=progress)
-        return Path(out)
-    if not hasattr(module, "generate"):
-        raise PackError(f"the data set {dataset!r} does not generate itself: name the folder that holds its files")
-    with tempfile.TemporaryDirectory(prefix="raysweep-") as folder:
-        module.pack(Path(folder), Path(out), parsed, workers=workers, progress=progress)
-    return Path(out)
-
-
 def existing_folder(source: Path) -> Path:
     """Return ``source`` if it is a folder.
 
@@ -169,56 +173,83 @@ def generate_if_empty(source: Path, generate: Callable[[Path], None]) -> None:
     if source.exists() and not (source.is_dir() and next(source.iterdir(), None) is None):
         return
     source.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".generating-", dir=source.parent) as partial:
-        files = Path(partial) / "files"
+    with tempfile.TemporaryDirectory(prefix=".generating-", dir=source.parent) as partial_:
+        files = Path(partial_) / "files"
         files.mkdir()
         generate(files)
         files.replace(source)
 
 
-def _report(pixels: Iterator[SlicePixels], total: int, progress: Progress | None) -> Iterator[SlicePixels]:
-    for done, one in enumerate(pixels, start=1):
-        yield one
-        if progress is not None:
-            progress(done, total)
+Task = tuple[int, int, list[Reading]]
+"""First row, row behind the last, and the readings of the rows between."""
 
 
-def _carry_out(reading: Reading) -> list[SlicePixels]:
-    return reading.read(*reading.arguments)
+def _tasks(writer: PackWriter, readings: Sequence[Reading]) -> Iterator[Task]:
+    """Yield what is still to be stored, consecutive small readings together."""
+    is_stored = writer.is_stored()
+    start, row, size, gathered = 0, 0, 0, list[Reading]()
+    for reading in readings:
+        end = row + len(reading.slices)
+        if is_stored[row:end].all():
+            if gathered:
+                yield start, row, gathered
+            start, size, gathered = end, 0, []
+        else:
+            gathered.append(reading)
+            size += sum(one.bucket.num_bytes for one in reading.slices)
+            if size >= _TASK_BYTES:
+                yield start, end, gathered
+                start, size, gathered = end, 0, []
+        row = end
+    if gathered:
+        yield start, row, gathered
 
 
-def _read_here(readings: Sequence[Reading]) -> Iterator[list[SlicePixels]]:
-    return map(_carry_out, readings)
+class _Arguments(Sequence[tuple[Any, ...]]):
+    """The arguments of each task, with the places of its rows, made when they are needed."""
+
+    def __init__(self, writer: PackWriter, tasks: Sequence[Task]) -> None:
+        self._writer, self._tasks = writer, tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, number: Any) -> Any:
+        start, stop, readings = self._tasks[number]
+        return readings, self._writer.slots(start, stop)
 
 
-def _read_in_pool(readings: Sequence[Reading], workers: int) -> Iterator[list[SlicePixels]]:
-    # Spawned, not forked: the caller may hold threads (Ray, torch) that a fork would break.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
-    ahead: deque[Future[list[SlicePixels]]] = deque()
-    try:
-        for reading in readings:
-            ahead.append(pool.submit(_carry_out, reading))
-            if len(ahead) > workers * _READINGS_AHEAD_PER_WORKER:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except BrokenProcessPool as error:
-        raise PackError(
-            "a reading process died: out of memory, or the calling script does not guard its own code with "
-            "`if __name__ == '__main__':`. Use fewer workers; workers=1 reads without processes."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _store_readings(path: Path, mask_encoding: str, readings: list[Reading], slots: Any) -> Array:
+    slices = [one for reading in readings for one in reading.slices]
+    pixels = (one for reading in readings for one in reading.read(*reading.arguments))
+    return store_slices(path, slices, slots, pixels, mask_encoding)
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, which a killed parent could no longer ask for."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+def _scan_step(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return [function(*one) for one in arguments]
 
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _memory_of(reading: Reading) -> int:
+    return reading.memory_bytes or _READING_FACTOR * sum(one.bucket.num_bytes for one in reading.slices)
+
+
+def _key(readings: Sequence[Reading]) -> str:
+    """Return what stands for the files and functions that the pixels come from."""
+    hashed = hashlib.sha256()
+    for reading in readings:
+        hashed.update(_stable((reading.read, reading.arguments)).encode())
+    return hashed.hexdigest()
+
+
+def _stable(value: Any) -> str:
+    """Return a text that is the same in every process, of files with their sizes and times."""
+    if isinstance(value, tuple | list):
+        return f"({','.join(map(_stable, value))})"
+    if isinstance(value, Path | FileName):
+        facts = os.stat(value)  # noqa: PTH116 (making a Path takes longer than the call)
+        return f"{value}:{facts.st_size}:{facts.st_mtime_ns}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _stable([getattr(value, field.name) for field in dataclasses.fields(value)])
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)

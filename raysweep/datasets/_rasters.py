@@ -40,31 +40,39 @@ _MODES = {
 }
 """Pillow mode -> channels and pixel type; other modes hold palettes, transparency or print colours."""
 
+_GREY_IN_COLOUR = ("RGB", "RGBA", "LA", "P")
+"""Modes that some releases store grey images in; their grey levels are taken if every pixel is grey and opaque."""
 
-def read_header(path: Path) -> Bucket:
+
+def read_header(path: Path, as_grey: bool = False) -> Bucket:
     """Return an image's size, channels (1 grey, 3 colour) and pixel type without reading its pixels.
+
+    Args:
+        path: The image.
+        as_grey: Whether it is a grey image even where its file has colour channels, palette or transparency.
 
     Raises:
         PackError: if it cannot be read, or not without loss.
     """
     try:
         if _is_tiff(path):
-            return _tiff_header(path)
+            bucket = _tiff_header(path)
+            return Bucket(1, bucket.height, bucket.width, bucket.dtype) if as_grey else bucket
         with _open(path) as image:
-            channels, dtype = _form(path, image)
+            channels, dtype = (1, "uint8") if as_grey and image.mode in _GREY_IN_COLOUR else _form(path, image)
             return Bucket(channels, image.height, image.width, dtype)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
-def read_pixels(path: Path) -> Array:
-    """Return an image, (C, H, W), in its own pixel type.
+def read_pixels(path: Path, as_grey: bool = False) -> Array:
+    """Return an image, (C, H, W), in its own pixel type; see :func:`read_header`.
 
     Raises:
         PackError: if it cannot be read, not without loss, or holds NaN or infinite values.
     """
     try:
-        array = _tiff_pixels(path) if _is_tiff(path) else _pillow_pixels(path)
+        array = _grey_pixels(path) if as_grey else _stored_pixels(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -93,6 +101,20 @@ def read_labels(path: Path) -> Array:
         raise PackError(f"{path} holds {array.dtype} pixels; a mask holds integers, the classes")
     labels: Array = array[0]
     return labels
+
+
+def read_binary(path: Path) -> npt.NDArray[np.bool_]:
+    """Return where a mask of black and white, in whatever mode it is stored, is white, (H, W).
+
+    Raises:
+        PackError: if it cannot be read, or holds other levels than black and one more.
+    """
+    grey = read_pixels(path, as_grey=True)[0]
+    levels = np.unique(grey)
+    if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
+        raise PackError(f"{path} holds the levels {levels[:8].tolist()}; a mask of one structure holds 0 and one more")
+    inside: npt.NDArray[np.bool_] = grey > 0
+    return inside
 
 
 def _is_tiff(path: Path) -> bool:
@@ -126,6 +148,29 @@ def _pillow_pixels(path: Path) -> Array:
         channels, dtype = _form(path, image)
         array = np.asarray(image).astype(dtype)
     return np.moveaxis(array, -1, 0) if channels == 3 else array[None]
+
+
+def _stored_pixels(path: Path) -> Array:
+    return _tiff_pixels(path) if _is_tiff(path) else _pillow_pixels(path)
+
+
+def _grey_pixels(path: Path) -> Array:
+    """Return the one channel of an image whose colours are all grey and opaque."""
+    if _is_tiff(path):
+        array = _tiff_pixels(path)
+    else:
+        with _open(path) as image:
+            if image.mode not in _GREY_IN_COLOUR:
+                return _pillow_pixels(path)
+            if _png_bits(path) == 16 and path.suffix.lower() == ".png":
+                _form(path, image)
+            array = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
+        if (array[3] != 255).any():
+            raise PackError(f"{path} is transparent in places, so that its grey levels are not known; flatten it")
+        array = array[:3]
+    if (array != array[:1]).any():
+        raise PackError(f"{path} has colours where a grey image is expected; convert it, or remove it")
+    return array[:1]
 
 
 def _tiff_header(path: Path) -> Bucket:

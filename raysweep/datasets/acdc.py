@@ -17,18 +17,25 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from raysweep.data.pack_writer import PackHeader, SliceHeader, SlicePixels
+from raysweep.data.pack_slices import SliceHeader, SlicePixels
+from raysweep.datasets._labels import check_classes
 from raysweep.datasets._nifti import NiftiHeader, read_header, read_pixels, slice_of
-from raysweep.datasets._packing import Progress, Reading, existing_folder, intensity_range, pack_readings
+from raysweep.datasets._survey import About, Reading, Scan, Survey, intensity_range
 from raysweep.errors import PackError, did_you_mean
 from raysweep.settings import Settings
 
 RECIPE = 1
+ABOUT = About(
+    data="cine cardiac MRI of 150 patients; right ventricle, myocardium, left ventricle at two frames; diagnosis",
+    access="register at the ACDC challenge's site of CREATIS, Lyon (humanheart-project.creatis.insa-lyon.fr)",
+    layout="`patientNNN/patientNNN_frameFF.nii.gz`, `..._frameFF_gt.nii.gz`, `patientNNN_4d.nii.gz`, `Info.cfg`, in "
+    "any sub-folder",
+    splits="patient number modulo 10: 1 test, 2 validation",
+)
 CLASS_NAMES = ("background", "right_ventricle", "myocardium", "left_ventricle")
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 """Diagnoses: normal, infarction, dilated and hypertrophic cardiomyopathy, abnormal right ventricle."""
@@ -64,50 +71,29 @@ class _Patient:
         return {1: "test", 2: "val"}.get(self.number % 10, "train")
 
 
-def pack(
-    source: Path,
-    out: Path,
-    options: Options,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Pack ACDC: patients 1, 11, 21... are the test split, 2, 12, 22... the validation split, the rest train.
+def survey(source: Path, options: Options, scan: Scan) -> Survey:
+    """Look at ACDC: patients 1, 11, 21... are the test split, 2, 12, 22... the validation split, the rest train.
 
     Raises:
         PackError: if files are missing, unreadable or contradict each other.
     """
-    header = PackHeader("acdc", RECIPE, options.model_dump(mode="json"), GROUPS)
-    pack_acdc_files(source, out, header, cine=options.cine, workers=workers, progress=progress)
-
-
-def pack_acdc_files(
-    source: Path,
-    out: Path,
-    header: PackHeader,
-    *,
-    cine: bool,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Pack files that lie as ACDC's do, under the name and options of ``header``."""
-    readings = [reading for patient in _patients(source) for reading in _readings(patient, cine)]
+    per_patient = scan(_readings, [(patient, options.cine) for patient in _patients(source)])
+    readings = [reading for one in per_patient for reading in one]
     if not readings:
         raise PackError(f"{source} holds no labelled frame; with cine: true its unlabelled frames are packed")
-    pack_readings(out, header, readings, name_classes=lambda _: CLASS_NAMES, workers=workers, progress=progress)
-
-
-def write_example(folder: Path) -> Options:
-    """Write a very small data set in this layout and return the options to pack it with."""
-    from raysweep.datasets import synthetic_cardiac
-
-    synthetic_cardiac.generate(folder, synthetic_cardiac.example_options())
-    return Options()
+    return Survey(
+        readings,
+        class_names=CLASS_NAMES,
+        label_names=GROUPS,
+        label_kind="multi-class",
+        label_scopes="subject",
+        split_rule="patient number modulo 10: 1 test, 2 validation, else train",
+    )
 
 
 def _patients(source: Path) -> list[_Patient]:
     patients: dict[int, _Patient] = {}
-    for folder in sorted(existing_folder(source).rglob("patient*")):
+    for folder in sorted(source.rglob("patient*")):
         match = _PATIENT.fullmatch(folder.name)
         if match is None or not folder.is_dir():
             continue
@@ -209,31 +195,17 @@ def _check_mask_header(image: NiftiHeader, mask: Path) -> None:
         raise PackError(f"{mask} has the shape {shape}, its image {image.path.name} has {image.shape}")
 
 
-def _read_frame(path: Path, mask_path: Path | None) -> list[SlicePixels]:
+def _read_frame(path: Path, mask_path: Path | None) -> Iterator[SlicePixels]:
     image = read_pixels(path)
     low, high = intensity_range(image)
-    masks = None if mask_path is None else _read_mask(mask_path)
-    return [
-        SlicePixels(slice_of(image, z), None if masks is None else slice_of(masks, z), low, high)
-        for z in range(image.shape[2])
-    ]
+    masks = None if mask_path is None else check_classes(mask_path, read_pixels(mask_path), CLASS_NAMES)
+    for z in range(image.shape[2]):
+        yield SlicePixels(slice_of(image, z), None if masks is None else slice_of(masks, z), low, high)
 
 
-def _read_cine(path: Path, frames: tuple[int, ...]) -> list[SlicePixels]:
+def _read_cine(path: Path, frames: tuple[int, ...]) -> Iterator[SlicePixels]:
     cine = read_pixels(path)
-    pixels = []
     for frame in frames:
         low, high = intensity_range(cine[..., frame - 1])
         for z in range(cine.shape[2]):
-            pixels.append(SlicePixels(slice_of(cine, z, frame - 1), None, low, high))
-    return pixels
-
-
-def _read_mask(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    masks = read_pixels(path)
-    found = np.unique(masks)
-    allowed = np.arange(len(CLASS_NAMES))
-    if not np.isin(found, allowed).all():
-        named = ", ".join(f"{code} {name}" for code, name in enumerate(CLASS_NAMES))
-        raise PackError(f"{path} has the labels {found.tolist()}; allowed are {named}")
-    return masks.astype(np.uint8)
+            yield SlicePixels(slice_of(cine, z, frame - 1), None, low, high)

@@ -8,13 +8,18 @@ import nibabel
 import numpy as np
 from pydantic import Field
 
-from raysweep.data.pack_writer import PackHeader
 from raysweep.datasets import acdc
 from raysweep.datasets._cardiac_phantom import Array, Cine, synthesise_cine
-from raysweep.datasets._packing import Progress, generate_if_empty
+from raysweep.datasets._survey import About, Scan, Survey
 from raysweep.settings import Settings
 
 RECIPE = 1
+ABOUT = About(
+    data="beating hearts in ACDC's layout",
+    access="generated",
+    layout="none; a folder named keeps the files",
+    splits="patient number modulo 10: 1 test, 2 validation",
+)
 
 
 class Options(Settings):
@@ -41,34 +46,13 @@ def generate(folder: Path, options: Options) -> None:
         _write_patient(folder / f"patient{number:03d}", cine)
 
 
-def pack(
-    source: Path,
-    out: Path,
-    options: Options,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Pack the data set in ``source``, which is generated first if the folder is absent or empty.
+def survey(source: Path, options: Options, scan: Scan) -> Survey:
+    """Look at the data set's files as at ACDC's.
 
     Raises:
         PackError: if the folder holds other files than such a data set's.
     """
-    generate_if_empty(source, lambda folder: generate(folder, options))
-    header = PackHeader("synthetic-cardiac", RECIPE, options.model_dump(mode="json"), acdc.GROUPS)
-    acdc.pack_acdc_files(source, out, header, cine=options.cine, workers=workers, progress=progress)
-
-
-def example_options() -> Options:
-    """Return the options of a data set that takes a moment to make and has all splits."""
-    return Options(patients=4, slices=2, frames=3, size_px=(40, 48))
-
-
-def write_example(folder: Path) -> Options:
-    """Write a very small data set and return the options to pack it with."""
-    options = example_options()
-    generate(folder, options)
-    return options
+    return acdc.survey(source, acdc.Options(cine=options.cine), scan)
 
 
 def _write_patient(folder: Path, cine: Cine) -> None:

@@ -14,13 +14,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from raysweep.data.pack_writer import PackHeader
 from raysweep.datasets import folder as folder_dataset
-from raysweep.datasets._packing import Progress, generate_if_empty
 from raysweep.datasets._rasters import Array, write_png
+from raysweep.datasets._survey import About, Scan, Survey
 from raysweep.settings import Settings
 
 RECIPE = 1
+ABOUT = About(
+    data="images of overlapping shapes, unlabelled",
+    access="generated",
+    layout="none; a folder named keeps the files",
+    splits="all train",
+)
 
 _NUM_LEAVES = 500
 _SMALLEST_RADIUS_PX = 2.5
@@ -47,29 +52,13 @@ def generate(folder: Path, options: Options) -> None:
         write_png(images / f"leaves{number:05d}.png", synthesise_leaves(rng, options.size))
 
 
-def pack(
-    source: Path,
-    out: Path,
-    options: Options,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Pack the images in ``source``, which are generated first if the folder is absent or empty.
+def survey(source: Path, options: Options, scan: Scan) -> Survey:
+    """Look at the images as at a folder of images.
 
     Raises:
         PackError: if the folder holds other files than such images.
     """
-    generate_if_empty(source, lambda folder: generate(folder, options))
-    header = PackHeader("synthetic-dead-leaves", RECIPE, options.model_dump(mode="json"))
-    folder_dataset.pack_folder_files(source, out, header, folder_dataset.Options(), workers=workers, progress=progress)
-
-
-def write_example(folder: Path) -> Options:
-    """Write a very small data set and return the options to pack it with."""
-    options = Options(images=3, size=24)
-    generate(folder, options)
-    return options
+    return folder_dataset.survey(source, folder_dataset.Options(), scan)
 
 
 def synthesise_leaves(rng: np.random.Generator, size: int) -> Array:

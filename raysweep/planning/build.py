@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raysweep import registry
 from raysweep.errors import StudyError
-from raysweep.identity import content_id, file_digest
+from raysweep.identity import content_id
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
+from raysweep.planning.starts import inputs_of, start_of, weights_digest
+from raysweep.planning.strategy import TakenStep, strategy_of
 from raysweep.study import PretrainStep, Study, WeightsStep
 
-IDENTITY_FORMAT = 1
+IDENTITY_FORMAT = 2
 """Part of every id: raise it when the meaning of a stage's configuration changes."""
 
 
@@ -31,20 +32,21 @@ class _Point:
     seed: int
     task: str
     backbone: str
-    tuning: Literal["full", "frozen"]
+    tuning: str
 
 
-def build_plan(study: Study, packs: Mapping[str, PackFacts]) -> Plan:
+def build_plan(study: Study, packs: Mapping[str, PackFacts], weights: Mapping[str, str] | None = None) -> Plan:
     """Plan a study: every stage once, however many cells need it.
 
     Args:
         study: the validated study.
         packs: facts of every pack the grid uses, by the study's names.
+        weights: digests of published weights by their name in the zoo, as far as the store has them.
 
     Raises:
         StudyError: if the grid asks for what the packs do not hold.
     """
-    builder = _Builder(study, packs)
+    builder = _Builder(study, packs, weights or {})
     cells = tuple(builder.cell(point) for point in _points(study))
     return Plan(study, cells, builder.finished_stages(), builder.naive_epochs)
 
@@ -68,23 +70,26 @@ def _points(study: Study) -> Iterator[_Point]:
 class _Builder:
     """Collects stages by id while cells are walked."""
 
-    def __init__(self, study: Study, packs: Mapping[str, PackFacts]) -> None:
+    def __init__(self, study: Study, packs: Mapping[str, PackFacts], weights: Mapping[str, str]) -> None:
         self.study = study
         self.packs = packs
+        self.weights = weights
         self.stages: dict[str, Stage] = {}
         self.snapshots: dict[str, set[int]] = {}
         self.naive_epochs: Counter[str] = Counter()
         self._chains: dict[tuple[Any, ...], _Chain] = {}
         self._tasks = {name: self._task(name) for name in study.task_names}
         self._method = cache(self._method_config)
+        self._tuning = cache(self._tuning_config)
         self._pretrain_cost = cache(self._pretrain_epoch)
         self._finetune_cost = cache(self._finetune_epoch)
-        self._digest = cache(_weights_digest)
+        self._digest = cache(weights_digest)
 
     def cell(self, point: _Point) -> Cell:
         """Return a grid point with its stages, adding those that are new."""
         chain = self._chain(point)
         task = self._tasks[point.task]
+        strategy = strategy_of(self._weights_step(point), self._taken(point), task.settings.pack)
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
         count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
@@ -95,16 +100,16 @@ class _Builder:
             "pack": pack.digest,
             "annotations": count,
             "seed": point.seed,
-            "tuning": point.tuning,
+            "tuning": self._tuning(point.tuning),
         }
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
         cost = self._finetune_cost(point.task, point.backbone, point.tuning, count)
-        stage = self._add("finetune", config, epochs, task.settings.pack, self._weights_of(point.source), cost)
+        stage = self._add("finetune", config, epochs, task.settings.pack, inputs_of(self._weights_step(point)), cost)
         for pretraining, length in chain.trained.items():
             self.naive_epochs[pretraining] += length
         self.naive_epochs[stage] += epochs
-        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained))
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained), strategy)
         if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
@@ -125,24 +130,33 @@ class _Builder:
         return self._chains[key]
 
     def _build_chain(self, point: _Point, seed: int) -> _Chain:
-        steps = self.study.sources[point.source]
-        start = self._initial(steps[0].weights)
+        start = start_of(self._weights_step(point), self.weights, self._digest)
         trained: dict[str, int] = {}
         prefix = point.source
-        for step in steps[1:]:
-            assert step.pretrain is not None  # the schema allows nothing else after the first step
-            epochs = step.pretrain.epochs if step.pretrain.epochs is not None else point.length
-            method = step.pretrain.method if step.pretrain.method is not None else point.method
-            if not epochs or method is None:
-                continue  # a length of 0 is the source without this step
-            self._check_channels(point.backbone, step.pretrain.pack)
-            length = self._run_length(step.pretrain, epochs)
-            name = f"{point.backbone}/{prefix}/{method}@{step.pretrain.pack}/{length}ep"
-            stage = self._pretrain(step.pretrain.pack, method, length, point.backbone, start, seed, name, point.source)
+        for step, method, epochs in self._steps(point):
+            self._check_channels(point.backbone, step.pack)
+            length = self._run_length(step, epochs)
+            name = f"{point.backbone}/{prefix}/{method}@{step.pack}/{length}ep"
+            stage = self._pretrain(step.pack, method, length, point.backbone, start, seed, name, point.source)
             self.snapshots.setdefault(stage, set()).add(epochs)
             start = {"stage": stage, "epoch": epochs}
             trained[stage] = epochs
         return _Chain(start, trained)
+
+    def _weights_step(self, point: _Point) -> WeightsStep | None:
+        return self.study.sources[point.source][0].weights
+
+    def _steps(self, point: _Point) -> Iterator[tuple[PretrainStep, str, int]]:
+        """Yield the pretrainings of a grid point with their method and epochs; one of length 0 is left out."""
+        for step in self.study.sources[point.source][1:]:
+            assert step.pretrain is not None  # the schema allows nothing else after the first step
+            epochs = step.pretrain.epochs if step.pretrain.epochs is not None else point.length
+            method = step.pretrain.method if step.pretrain.method is not None else point.method
+            if epochs and method is not None:
+                yield step.pretrain, method, epochs
+
+    def _taken(self, point: _Point) -> list[TakenStep]:
+        return [TakenStep(step.pack, method) for step, method, _ in self._steps(point)]
 
     def _run_length(self, step: PretrainStep, epochs: int) -> int:
         """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""
@@ -172,7 +186,7 @@ class _Builder:
             "seed": seed,
         }
         cost = self._pretrain_cost(method, pack, backbone)
-        stage = self._add("pretrain", config, length, pack, self._weights_of(source), cost)
+        stage = self._add("pretrain", config, length, pack, inputs_of(self.study.sources[source][0].weights), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
         return stage
 
@@ -184,8 +198,9 @@ class _Builder:
             start = config["start"]
             parent = Parent(start["stage"], start["epoch"]) if "stage" in start else None
             inputs = {"pack": self.packs[pack].path, **({} if parent else weights)}
+            keep = kind == "finetune" and self.study.keep_models
             self.stages[stage] = Stage(
-                stage, kind, "", config, parent, epochs, inputs, shape=cost.shape, images=cost.images
+                stage, kind, "", config, parent, epochs, inputs, shape=cost.shape, images=cost.images, keep_model=keep
             )
         return stage
 
@@ -207,7 +222,7 @@ class _Builder:
             "backbone": self.study.backbones[backbone].model_dump(mode="json"),
             "task": planned.config,
             "pack": facts.digest,
-            "tuning": tuning,
+            "tuning": self._tuning(tuning),
         }
         images = facts.num_annotated["slice"]
         if training.steps == "natural":
@@ -223,22 +238,16 @@ class _Builder:
             "start": start,
         }
 
-    def _initial(self, weights: WeightsStep | None) -> dict[str, Any]:
-        if weights is None:
-            return {"random": True}
-        facts: dict[str, Any] = {}
-        if weights.normalisation is not None:
-            facts["normalisation"] = weights.normalisation.model_dump(mode="json")
-        return {"weights": weights.timm or self._digest(str(weights.file)), **facts}
-
-    def _weights_of(self, source: str) -> dict[str, str]:
-        weights = self.study.sources[source][0].weights
-        # Absolute: workers have other working directories.
-        return {} if weights is None or weights.file is None else {"weights": str(Path(weights.file).absolute())}
-
     def _method_config(self, name: str) -> dict[str, Any]:
         recipe = registry.load("methods", name).METHOD.recipe
         return {"name": name, "recipe": recipe, "settings": self.study.method_settings(name).model_dump(mode="json")}
+
+    def _tuning_config(self, name: str) -> str | dict[str, Any]:
+        """Return how a configuration names a mode: by its kind alone where there is nothing to set."""
+        kind, settings = self.study.tuning_settings(name)
+        values = settings.model_dump(mode="json")
+        recipe = registry.load("tuning", kind).TUNING.recipe
+        return {"kind": kind, "recipe": recipe, "settings": values} if values else kind
 
     def _task(self, name: str) -> _TaskPlan:
         settings = self.study.task_settings(name)
@@ -290,10 +299,3 @@ def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
             f"allowed: 1 to {available}, a share such as 5%, or all"
         )
     return count
-
-
-def _weights_digest(file: str) -> str:
-    try:
-        return file_digest(file)
-    except OSError as error:
-        raise StudyError(f"weights file {file} cannot be read: {error.strerror or error}") from error

@@ -40,8 +40,8 @@ class Parent:
 class Stage:
     """One unit of training, identified by everything that determines its result.
 
-    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``inputs`` (files to read), ``shape``
-    and ``images`` change nothing in the result and are no part of it.
+    ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``keep_model``, ``inputs`` (files to
+    read), ``shape`` and ``images`` change nothing in the result and are no part of it.
     """
 
     id: str
@@ -56,6 +56,8 @@ class Stage:
     """Hash of what decides the cost of an epoch and the memory: equal for stages that differ in seed or start alone."""
     images: int = 0
     """Training images of an epoch, for estimates; approximate where annotations are volumes or subjects."""
+    keep_model: bool = False
+    """Whether a finetune stage publishes the network it tests."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Cell:
     tuning: str
     stage: str
     lineage: tuple[str, ...]
+    strategy: str = ""
+    """What papers call the chain that the encoder comes from; see `raysweep.planning.strategy`."""
 
     @property
     def name(self) -> str:
@@ -106,8 +110,10 @@ class Plan:
 
 
 def is_done(stage: Stage, record: LedgerRecord | None) -> bool:
-    """Whether the ledger has a stage finished, with every snapshot that the plan needs of it."""
-    return record is not None and record.status == "done" and set(stage.snapshots) <= set(record.snapshots)
+    """Whether the ledger has a stage finished, with every snapshot, and the network, that the plan needs of it."""
+    if record is None or record.status != "done" or (stage.keep_model and not record.model):
+        return False
+    return set(stage.snapshots) <= set(record.snapshots)
 
 
 def stage_to_json(stage: Stage) -> str:

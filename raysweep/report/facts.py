@@ -6,23 +6,10 @@ import json
 from dataclasses import dataclass
 
 from raysweep._version import __version__
+from raysweep.analysis import Arm
+from raysweep.report.published import NOTHING_PUBLISHED, Publication, published
 from raysweep.results.read import StudyTables
 from raysweep.study import Study
-
-
-@dataclass(frozen=True)
-class PublishedNumber:
-    """A number from a publication, printed beside the study's own; ``value`` and ``spread`` are 0 to 1."""
-
-    arm: str
-    """Label of the arm, as the report writes it: ``source · method · 6 ep``."""
-    metric: str
-    value: float
-    spread: float | None = None
-    annotations: int | None = None
-    """Annotation count it was measured at; None for full data."""
-    reference: str = ""
-    """Where it is printed: paper and table."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +25,7 @@ class StudyFacts:
     """When the report was made; left out of the page if None, so that equal results give equal pages."""
     provenance: tuple[tuple[str, str], ...] = ()
     """Label and value: pack digests, devices, commit, ..."""
-    published: tuple[PublishedNumber, ...] = ()
+    published: Publication = NOTHING_PUBLISHED
 
 
 def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
@@ -53,6 +40,7 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
     versions = [", ".join(f"{name} {value}" for name, value in json.loads(row["versions"]).items()) for row in run]
     hardware = [f"{row['device']}, {row['precision']}, {row['threads']} threads" for row in run]
     shared = study.pretraining
+    arms = list(dict.fromkeys(Arm.of(cell).label for cell in tables.cells.to_pylist()))
     provenance = [
         ("pack digests", ", ".join(row["pack"] for row in packs)),
         ("computed on", "; ".join(sorted(set(hardware)))),
@@ -71,6 +59,7 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
             "scores without background"
         ),
         raysweep_version=__version__,
+        published=published(study.study, arms, study.task_names),
         provenance=tuple((label, text) for label, text in provenance if text),
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from raysweep import analysis
 from raysweep.analysis import Arm, Setting
+from raysweep.analysis._scores import in_study_order
 from raysweep.results.read import StudyTables
 
 Row = dict[str, Any]
@@ -39,6 +41,19 @@ class Findings:
     """Pairs of the main arms: every source and method at its longest pretraining."""
     lengths: list[Row]
     convergence: list[Row]
+    speed_up: list[Row]
+    """Against ``reference``, at 95 % of the best final score."""
+    reference: str
+    """The arm that speeds are compared with: a source of supervised weights if the study has one, else its first."""
+    stability: list[Row]
+    areas: list[Row]
+    power_laws: list[Row]
+    equivalence: list[Row]
+    """Main arms against the best of each count, within one point."""
+    seeds_needed: list[Row]
+    ranking: list[Row]
+    """Main arms: across tasks where there are three or more, else across the test subjects of each count."""
+    efficiency: list[Row]
     cost: list[Row]
     failures: list[Row]
     """Failed stages: ``stage``, ``kind``, ``error`` and the names of the ``cells`` that need them."""
@@ -65,7 +80,7 @@ class Findings:
         return any(row["difference"] is not None for row in self.comparison)
 
     def count(self, status: str) -> int:
-        """Return the number of cells with a status: done, failed or pending."""
+        """Return the number of cells with a status of the trials view."""
         return sum(row["status"] == status for row in self.trials)
 
     def annotations(self, setting: Setting) -> list[int]:
@@ -111,13 +126,23 @@ class Findings:
         )
 
 
+_COMPUTED: WeakKeyDictionary[StudyTables, Findings] = WeakKeyDictionary()
+
+
 def find(tables: StudyTables) -> Findings:
-    """Compute a study's findings."""
-    order = {name: position for position, name in enumerate(tables.cells["cell"].to_pylist())}
-    trials = sorted(tables.trials().to_pylist(), key=lambda row: order[row["cell"]])
+    """Return a study's findings, computed once for the same tables."""
+    if tables not in _COMPUTED:
+        _COMPUTED[tables] = _find(tables)
+    return _COMPUTED[tables]
+
+
+def _find(tables: StudyTables) -> Findings:
+    trials = in_study_order(tables, tables.trials())
     scores = analysis.data_efficiency(tables).to_pylist()
     # Lengths of a pretraining have their own analysis; paired here, they would drown the sources in tests.
     main_arms = list(dict.fromkeys(row["arm"] for row in longest(scores)))
+    reference = reference_arm(main_arms)
+    num_tasks = len({row["task"] for row in scores})
     return Findings(
         study=tables.study,
         trials=trials,
@@ -126,9 +151,28 @@ def find(tables: StudyTables) -> Findings:
         comparison=analysis.comparison(tables, arms=main_arms).to_pylist(),
         lengths=analysis.pretraining_length(tables).to_pylist(),
         convergence=analysis.convergence_summary(tables).to_pylist(),
+        reference=reference,
+        speed_up=analysis.speed_up(tables, reference).to_pylist() if reference else [],
+        stability=analysis.stability_summary(tables).to_pylist(),
+        areas=analysis.area_under_curve(tables).to_pylist(),
+        power_laws=analysis.power_law(tables).to_pylist(),
+        equivalence=analysis.equivalence(tables, arms=main_arms).to_pylist(),
+        seeds_needed=analysis.seeds_needed(tables, arms=main_arms).to_pylist(),
+        ranking=analysis.ranking(tables, "task" if num_tasks > 2 else "subject", main_arms).to_pylist(),
+        efficiency=analysis.efficiency(tables).to_pylist(),
         cost=analysis.cost(tables).to_pylist(),
         failures=_failures(tables, trials),
     )
+
+
+def reference_arm(labels: Sequence[str]) -> str:
+    """Return the arm that others are held against: supervised weights without further pretraining, else the first."""
+    plain = [label for label in labels if not any(sign in label for sign in (" · ", "→", "->"))]
+    for words in (("imagenet", "supervised"), ("imagenet",), ("supervised",)):
+        for label in plain:
+            if all(word in label.lower() for word in words):
+                return label
+    return labels[0] if labels else ""
 
 
 def at(rows: Iterable[Row], setting: Setting, annotations: int) -> list[Row]:

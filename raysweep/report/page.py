@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -21,9 +20,12 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from raysweep.analysis import Setting
-from raysweep.report import plots
-from raysweep.report.facts import PublishedNumber, StudyFacts
+from raysweep.analysis._scores import MISSING
+from raysweep.report import comparison_plots, plots
+from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, Row, find
+from raysweep.report.live import InFlight
+from raysweep.report.published import PublishedNumber
 from raysweep.report.sentences import answers, arm_pattern, duration, score
 from raysweep.report.slices import CLASS_COLOURS, ReadExamples, galleries
 from raysweep.results.read import StudyTables
@@ -31,20 +33,17 @@ from raysweep.results.read import StudyTables
 _ASSETS = "raysweep.report"
 
 
-def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts) -> str:
+def build_report(
+    tables: StudyTables, examples: ReadExamples, facts: StudyFacts, in_flight: InFlight | None = None
+) -> str:
     """Return the report as one HTML document.
 
-    ``examples`` returns a finetune stage's example slices, none if it has none. Equal input gives an equal
-    page.
+    ``examples`` returns a finetune stage's example slices, none if it has none. With ``in_flight`` the page says what
+    is running and loads itself anew. Equal input gives an equal page.
     """
     findings = find(tables)
     marks = plots.Marks(tuple(findings.series))
-    sections = {
-        "score": plots.score_panels(findings, marks),
-        "length": plots.length_panels(findings, marks),
-        "curve": plots.curve_panels(findings, tables, marks),
-        "cost": plots.cost_panels(findings),
-    }
+    sections = all_panels(findings, tables)
     scripts = [vega_bundle(), _asset("page.js")]
     said = answers(findings)
     return _environment(findings).get_template("page.html.j2").render(
@@ -57,8 +56,10 @@ def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts)
         specs=_specs(sections),
         galleries=galleries(findings, examples),
         classes=_classes(tables),
-        published=[_published(number, findings) for number in facts.published],
-        num_subjects=max((row["num_subjects"] for row in findings.scores), default=0),
+        published=[_published(number, findings) for number in facts.published.numbers],
+        in_flight=in_flight,
+        reasons=MISSING,
+        num_subjects=max((row["num_subjects"] or 0 for row in findings.scores), default=0),
         num_seeds=len({row["seed"] for row in findings.trials}),
         css=Markup(_asset("page.css")),
         scripts=[Markup(script) for script in scripts],
@@ -66,13 +67,18 @@ def build_report(tables: StudyTables, examples: ReadExamples, facts: StudyFacts)
     )  # fmt: skip
 
 
-def write_report(path: Path, tables: StudyTables, examples: ReadExamples, facts: StudyFacts) -> Path:
-    """Write the report to a file, replacing an older one, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(build_report(tables, examples, facts), encoding="utf-8")
-    temporary.replace(path)
-    return path
+def all_panels(findings: Findings, tables: StudyTables) -> dict[str, list[plots.Panel]]:
+    """Return every plot of a study by section; sections without one are empty."""
+    marks = plots.Marks(tuple(findings.series))
+    return {
+        "score": plots.score_panels(findings, marks),
+        "heat": comparison_plots.heat_panels(findings),
+        "length": plots.length_panels(findings, marks),
+        "curve": plots.curve_panels(findings, tables, marks),
+        "ranking": comparison_plots.ranking_panels(findings, marks),
+        "cost": plots.cost_panels(findings),
+        "efficiency": comparison_plots.efficiency_panels(findings, marks),
+    }
 
 
 @cache
@@ -108,7 +114,11 @@ def _classes(tables: StudyTables) -> list[tuple[str, str]]:
 def _published(number: PublishedNumber, findings: Findings) -> dict[str, Any]:
     """Return a published number with this study's own at the same arm and annotation count, if there is
     one."""
-    rows = [row for row in findings.scores if row["arm"] == number.arm and row["metric"] == number.metric]
+    rows = [
+        row
+        for row in findings.scores
+        if row["arm"] == number.arm and number.metric in (row["metric"] or "") and number.task in (None, row["task"])
+    ]
     counts = [row["annotations"] for row in rows]
     wanted = number.annotations if number.annotations is not None else max(counts, default=None)
     own: Row | None = next((row for row in rows if row["annotations"] == wanted), None)

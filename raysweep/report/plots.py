@@ -18,6 +18,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _INK, _QUIET, _GRID = "#1f2328", "#57606a", "#e6e8eb"
 _MAX_TICKS = 10
+ROW_PX = 34
+_TWO_LINES = (
+    "indexof(datum.label, ' · ') < 0 ? datum.label : [slice(datum.label, 0, indexof(datum.label, ' · ')), "
+    "slice(datum.label, indexof(datum.label, ' · ') + 3)]"
+)
 Spec = dict[str, Any]
 
 
@@ -63,6 +68,11 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
         rows = [row for row in longest(findings.scores) if Setting.of(row) == setting]
         if any(row["mean"] is not None for row in rows):
             counts = findings.annotations(setting)
+            if len(counts) == 1:
+                spec = _intervals(_points(rows), findings, marks)
+                alt_text = f"Mean test {findings.metric} with its interval, one row per source"
+                panels.append(Panel(count_heading(findings, setting, counts[0]), spec, alt_text))
+                continue
             x = _log_x("annotations", counts, "Annotated slices")
             spec = _banded(_points(rows), x, _score_y(findings, "Test"), marks, height=340)
             alt_text = (
@@ -71,6 +81,29 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
             )
             panels.append(Panel(findings.setting_name(setting), spec, alt_text))
     return panels
+
+
+def _intervals(points: list[Row], findings: Findings, marks: Marks) -> Spec:
+    """Return means with their intervals, the best first: what is left of a curve with one annotation count."""
+    ordered = [point["arm"] for point in sorted(points, key=lambda point: -point["mean"])]
+    base = alt.Chart(alt.InlineData(values=points)).encode(
+        y=alt.Y("arm:N", sort=ordered, title=None, axis=arm_axis(grid=True)),
+        color=marks.encode_colour(),
+        tooltip=["arm:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],
+    )
+    scale = alt.Scale(zero=False, nice=True)
+    x = alt.X("mean:Q", title=f"Test {findings.metric}", scale=scale, axis=alt.Axis(grid=False))
+    layers = alt.layer(
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=marks.encode_shape()),
+    )
+    return finish(layers, height=ROW_PX * len(points))
+
+
+def arm_axis(*, grid: bool) -> alt.Axis:
+    """Return an axis of arms: the source on one line, method and epochs on the next, so that labels fit a phone."""
+    raised = {"condition": {"test": "indexof(datum.label, ' · ') >= 0", "value": -6}, "value": 0}
+    return alt.Axis(grid=grid, labelLimit=150, labelExpr=_TWO_LINES, labelLineHeight=13, labelOffset=raised)
 
 
 def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
@@ -91,9 +124,9 @@ def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
             ]
             if without:
                 layers.insert(0, _reference_lines(_points(without), marks))
-            spec = _finish(alt.layer(*layers), height=230)
+            spec = finish(alt.layer(*layers), height=230)
             alt_text = f"Mean test {findings.metric} by pretraining epochs with {count} annotated slices"
-            panels.append(Panel(_heading(findings, setting, count), spec, alt_text))
+            panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
 
@@ -112,7 +145,7 @@ def curve_panels(findings: Findings, tables: StudyTables, marks: Marks) -> list[
                 y = _score_y(findings, "Validation", rows)
                 spec = _banded(_points(own), x, y, marks, height=230, points_drawn=False)
                 alt_text = f"Validation {findings.metric} by fine-tuning epoch with {count} annotated slices"
-                panels.append(Panel(_heading(findings, setting, count), spec, alt_text))
+                panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
 
@@ -154,7 +187,7 @@ def cost_panels(findings: Findings) -> list[Panel]:
         )
     )
     text = "Hours of stage time by kind of stage, with shared pretraining and as a naive grid"
-    return [Panel("", _finish(chart, height=110), text)]
+    return [Panel("", finish(chart, height=110), text)]
 
 
 def _points(rows: Sequence[Row]) -> list[Row]:
@@ -163,14 +196,14 @@ def _points(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         if row["mean"] is not None:
             arm = Arm.of(row)
-            values = {name: _short(row[name]) for name in ("mean", "low", "high")}
+            values = {name: short(row[name]) for name in ("mean", "low", "high")}
             kept = {name: row[name] for name in keep if row.get(name) is not None}
             points.append({"series": arm.series, "arm": arm.label, **values, **kept})
     return points
 
 
 def _banded(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, height: int, points_drawn: bool = True) -> Spec:
-    return _finish(alt.layer(*_layers(points, x, y, marks, points_drawn=points_drawn)), height=height)
+    return finish(alt.layer(*_layers(points, x, y, marks, points_drawn=points_drawn)), height=height)
 
 
 def _layers(points: list[Row], x: alt.X, y: alt.Y, marks: Marks, *, points_drawn: bool = True) -> list[alt.Chart]:
@@ -209,7 +242,8 @@ def _score_y(findings: Findings, split: str, shared: Sequence[Row] = ()) -> alt.
     return alt.Y("mean:Q", title=f"{split} {findings.metric}", scale=scale)
 
 
-def _finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
+def finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
+    """Return a chart's specification in the page's style, as wide as the page lets it be."""
     styled = (
         chart.properties(width="container", height=height)
         .configure(font="system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", background="transparent")
@@ -226,11 +260,13 @@ def _finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
     return spec
 
 
-def _heading(findings: Findings, setting: Setting, count: int) -> str:
+def count_heading(findings: Findings, setting: Setting, count: int) -> str:
+    """Return the heading of a panel at one annotation count."""
     name = findings.setting_name(setting)
     text = f"{count} annotated slice{'' if count == 1 else 's'}"
     return f"{name}: {text}" if name else text
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
+    """Return a value as the page holds it: four decimals."""
     return None if value is None else round(value, 4)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raysweep.analysis import Arm, Setting
 from raysweep.analysis.comparison import ALPHA
 from raysweep.report.findings import Best, Findings, Row, at, longest
+from raysweep.report.published import Topic
 
 _NAMED_ARMS = 3
 
@@ -20,6 +21,21 @@ class Answers:
 
     shown: tuple[str, ...]
     open: tuple[str, ...]
+    by_topic: Mapping[Topic, tuple[str, ...]] = field(default_factory=dict)
+    """The sentences of ``shown`` that speak of what publications speak of."""
+
+    def most_important(self, most: int) -> tuple[str, ...]:
+        """Return at most ``most`` of the sentences shown, in their order: one of every topic before seconds."""
+        ranked = [
+            (position, order, sentence)
+            for order, sentences in enumerate(self.by_topic.values())
+            for position, sentence in enumerate(sentences)
+        ]
+        kept = {sentence for _, _, sentence in sorted(ranked)[:most]}
+        for sentence in self.shown:
+            if len(kept) < most:
+                kept.add(sentence)
+        return tuple(sentence for sentence in self.shown if sentence in kept)
 
 
 def answers(findings: Findings) -> Answers:
@@ -27,14 +43,16 @@ def answers(findings: Findings) -> Answers:
     if not findings.count("done"):
         return Answers((), tuple(_unfinished(findings)))
     best = findings.best()
-    shown = [
-        *_best_arms(findings, best),
-        *_enough_annotations(findings, best),
-        *_lengths(findings),
-        *_convergence(findings),
-        *_cost(findings),
-    ]
-    return Answers(tuple(shown), (*_undecided(findings), *_unfinished(findings)))
+    topics: dict[Topic, tuple[str, ...]] = {
+        "best": tuple(_best_arms(findings, best)),
+        "annotations": tuple(_enough_annotations(findings, best)),
+        "lengths": tuple(_lengths(findings)),
+        "convergence": tuple(_convergence(findings)),
+    }
+    shown = [sentence for sentences in topics.values() for sentence in sentences]
+    shown += [*_as_good(findings, best), *_cost(findings)]
+    still_open = (*_undecided(findings), *_unfinished(findings), *_more_seeds(findings))
+    return Answers(tuple(shown), still_open, topics)
 
 
 def arm_pattern(findings: Findings) -> re.Pattern[str]:
@@ -180,6 +198,7 @@ def _convergence(findings: Findings) -> list[str]:
         if len(rows) < 2 or not reached:
             continue
         first, last = reached[0], reached[-1]
+        sooner = _sooner(findings, setting, count, first["arm"])
         text = (
             f"With {slices(count)}, {first['arm']} is the first to reach 95 % of the best final validation "
             f"score, after {first['median_epoch']:g} epochs (median over seeds)"
@@ -189,7 +208,37 @@ def _convergence(findings: Findings) -> list[str]:
             text += f"; {names(never)} did not reach it in at least half of the seeds"
         elif last["median_epoch"] > first["median_epoch"]:
             text += f"; {last['arm']} is the last, after {last['median_epoch']:g}"
-        sentences.append(_prefix(findings, setting) + text + ".")
+        sentences.append(f"{_prefix(findings, setting)}{text}.{sooner}")
+    return sentences
+
+
+def _sooner(findings: Findings, setting: Setting, count: int, arm: str) -> str:
+    """Say how many times sooner than the reference an arm converges, if its interval says that it does."""
+    rows = [row for row in at(findings.speed_up, setting, count) if row["arm"] == arm and row["speed_up"] is not None]
+    if not rows or (rows[0]["low"] or 0.0) <= 1:
+        return ""
+    (row,) = rows
+    bound = "" if row["bound"] == "estimate" else f"{row['bound']} "
+    interval = f"(95 % interval {row['low']:.1f} to {row['high']:.1f})"
+    reach = ", which did not always reach it" if row["bound"] == "at least" else ""
+    return f" That is {bound}{row['speed_up']:.1f} times {interval} sooner than {row['reference']}{reach}."
+
+
+def _as_good(findings: Findings, best: list[Best]) -> list[str]:
+    """Name the arms that are shown to be no worse than the best by a point, at the largest annotation count."""
+    sentences = []
+    for setting in findings.settings:
+        own = [entry for entry in best if entry.setting == setting]
+        if not own:
+            continue
+        count = own[-1].annotations
+        rows = [r for r in at(findings.equivalence, setting, count) if r["verdict"] in ("equivalent", "not worse")]
+        if rows:
+            verb = "is" if len(rows) == 1 else "are"
+            sentences.append(
+                f"{_prefix(findings, setting)}With {slices(count)}, {names([row['arm'] for row in rows])} {verb} shown "
+                f"to be no worse than {rows[0]['reference']} by 0.01."
+            )
     return sentences
 
 
@@ -228,21 +277,65 @@ def _undecided(findings: Findings) -> list[str]:
     return sentences
 
 
+def _more_seeds(findings: Findings) -> list[str]:
+    """Say what it would take to tell the best arm from the next, at each setting's smallest and largest count."""
+    sentences = []
+    for setting in findings.settings:
+        own = [entry for entry in findings.best() if entry.setting == setting]
+        for entry in dict.fromkeys((own[0].annotations, own[-1].annotations) if own else ()):
+            best = next(b for b in own if b.annotations == entry)
+            means = {row["arm"]: row["mean"] or 0.0 for row in at(findings.scores, setting, entry)}
+            rows = [
+                row
+                for row in at(findings.seeds_needed, setting, entry)
+                if best.row["arm"] in (row["arm"], row["other"]) and row["seed_sd"] is not None
+            ]
+            if rows:
+                row = max(rows, key=lambda r: min(means[r["arm"]], means[r["other"]]))
+                sentences.append(_prefix(findings, setting) + _to_decide(row, best.row["arm"]))
+    return sentences
+
+
+def _to_decide(row: Row, best: str) -> str:
+    other = row["other"] if row["arm"] == best else row["arm"]
+    start = f"To tell {best} from {other} with {slices(row['annotations'])}, if their difference is what it seems"
+    seeds, subjects = row["seeds_needed"], row["subjects_needed"]
+    if seeds is None and subjects is None:
+        return f"{start}, neither 1000 seeds nor 1000 test subjects would be enough."
+    parts = [f"about {seeds} seeds (now {row['num_seeds']})"] if seeds else []
+    parts += [f"about {subjects} test subjects (now {row['num_subjects']})"] if subjects else []
+    only = "" if seeds else "; more seeds alone would not do"
+    return f"{start}, takes {' or '.join(parts)}{only}."
+
+
 def _basis(undecided: list[Row]) -> str:
     """Say what undecided differences rest on, and whether more seeds alone could decide them."""
-    num_seeds = min(row["num_seeds"] for row in undecided)
-    num_subjects = min(row["num_subjects"] for row in undecided)
-    seeds = f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
-    subjects = f"{num_subjects} test subject{'' if num_subjects == 1 else 's'}"
-    # The permutation test of n subjects has no p below 2 / 2 ** n; the pairs of a count share the correction.
-    num_pairs = max(Counter((Setting.of(row), row["annotations"]) for row in undecided).values())
-    if num_pairs * 2.0 ** (1 - num_subjects) >= ALPHA:
-        return f"With {subjects} and {num_pairs} pairs the test cannot decide any: it needs more test subjects."
-    return f"They rest on as few as {seeds} and {subjects}; more of either would narrow the intervals."
+    pairs = Counter((Setting.of(row), row["annotations"]) for row in undecided)
+    # The permutation test of n subjects (seeds where scores have none) has no p below 2 / 2 ** n; the pairs of a count
+    # share the correction.
+    hopeless = {
+        row["num_subjects"] is None
+        for row in undecided
+        if pairs[Setting.of(row), row["annotations"]] * 2.0 ** (1 - (row["num_subjects"] or row["num_seeds"])) >= ALPHA
+    }
+    seeds = _number(min(row["num_seeds"] for row in undecided), "seed")
+    subjects = [row["num_subjects"] for row in undecided if row["num_subjects"] is not None]
+    basis = " and ".join([seeds, *([_number(min(subjects), "test subject")] if subjects else [])])
+    if hopeless:
+        more = " and ".join(sorted("seeds" if without else "test subjects" for without in hopeless))
+        num_pairs = _number(max(pairs.values()), "pair")
+        return f"With as few as {basis} and {num_pairs} the test cannot decide all: it needs more {more}."
+    either = "more of either" if subjects else "more"
+    return f"They rest on as few as {basis}; {either} would narrow the intervals."
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _unfinished(findings: Findings) -> list[str]:
     pending, failed, total = findings.count("pending"), findings.count("failed"), len(findings.trials)
+    skipped = findings.count("skipped")
     sentences = []
     if not findings.count("done"):
         sentences.append(f"Nothing has finished yet: the study has {total} cells.")
@@ -250,6 +343,12 @@ def _unfinished(findings: Findings) -> list[str]:
         sentences.append(f"{pending} of {total} cells have not run{_where(findings, 'pending')}.")
     if failed:
         sentences.append(f"{failed} of {total} cells failed{_where(findings, 'failed')}; see the failures.")
+    if skipped:
+        because = "because a pretraining before them failed"
+        sentences.append(f"{skipped} of {total} cells are skipped {because}{_where(findings, 'skipped')}.")
+    for status, ended in (("stopped", "were stopped by the study's scheduler"), ("not needed", "were not needed")):
+        if findings.count(status):
+            sentences.append(f"{findings.count(status)} of {total} cells {ended}{_where(findings, status)}.")
     return sentences
 
 

@@ -6,20 +6,22 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from raysweep.analysis import Arm, Setting
-from raysweep.report.findings import Findings, Row, at, longest
+from raysweep.report.findings import Findings, at, longest
 from raysweep.results.examples import Example
 
 # Okabe & Ito's colours that stand out from grey.
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 _SIDE = 192
 _FILL = 0.38
-_MAX_SLICES = 3
+_MAX_ARMS = 8
+_Item = TypeVar("_Item")
 ReadExamples = Callable[[str], list[Example]]
 
 
@@ -44,7 +46,10 @@ class Gallery:
 
 
 def galleries(findings: Findings, examples: ReadExamples) -> list[Gallery]:
-    """Return slices with the best, median and worst main arm at the smallest and largest annotation count."""
+    """Return the best, median and worst slice with every main arm, at the smallest and largest annotation count.
+
+    Slices are those of the few kept of each stage that all arms have, ordered by their mean score over the arms.
+    """
     found = []
     for setting in findings.settings:
         counts = findings.annotations(setting)
@@ -77,38 +82,48 @@ def picture_uri(image: NDArray[np.uint8], labels: NDArray[np.uint8] | None = Non
 
 def _gallery(findings: Findings, setting: Setting, count: int, examples: ReadExamples) -> Gallery | None:
     shown: list[tuple[str, list[Example]]] = []
-    for rank, row in _ranked(at(longest(findings.scores), setting, count)):
+    finished = [row for row in at(longest(findings.scores), setting, count) if row["mean"] is not None]
+    for row in _spread(sorted(finished, key=lambda row: -row["mean"]), _MAX_ARMS):
         stage = next(
             (t["stage"] for t in at(findings.trials, setting, count)
              if Arm.of(t) == Arm.of(row) and t["status"] == "done"), None,
         )  # fmt: skip
         found = examples(stage) if stage is not None else []
         if found:
-            shown.append((f"{rank}: {row['arm']}", found))
+            shown.append((row["arm"], found))
     if not shown:
         return None
     by_slice = [{(e.subject, e.frame, e.slice_number): e for e in found} for _, found in shown]
-    common = [key for key in by_slice[0] if all(key in other for other in by_slice)][:_MAX_SLICES]
+    common = [key for key in by_slice[0] if all(key in other for other in by_slice)]
+    common.sort(key=lambda key: -_mean_score([slices[key] for slices in by_slice]))
     labels = [label for label, _ in shown]
-    rows = tuple(_pictures(labels, [slices[key] for slices in by_slice]) for key in common)
+    ranks = {1: ("",), 2: ("Best: ", "Worst: "), 3: ("Best: ", "Median: ", "Worst: ")}[min(len(common), 3) or 1]
+    rows = tuple(
+        _pictures(rank, labels, [slices[key] for slices in by_slice])
+        for rank, key in zip(ranks, _spread(common, 3), strict=False)
+    )
     return Gallery(setting, count, ("Image", "Truth", *labels), rows) if rows else None
 
 
-def _ranked(rows: list[Row]) -> list[tuple[str, Row]]:
-    """Return the best, median and worst finished arm; each arm once."""
-    ranked = sorted((row for row in rows if row["mean"] is not None), key=lambda row: -row["mean"])
-    if len(ranked) < 3:
-        return list(zip(("Best", "Worst"), ranked, strict=False))
-    return [("Best", ranked[0]), ("Median", ranked[len(ranked) // 2]), ("Worst", ranked[-1])]
+def _spread(items: list[_Item], most: int) -> list[_Item]:
+    """Return at most ``most`` items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(position * (len(items) - 1) / (most - 1))] for position in range(most)]
 
 
-def _pictures(labels: Sequence[str], versions: Sequence[Example]) -> tuple[Picture, ...]:
+def _mean_score(versions: Sequence[Example]) -> float:
+    scores = [example.score for example in versions if example.score is not None]
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def _pictures(rank: str, labels: Sequence[str], versions: Sequence[Example]) -> tuple[Picture, ...]:
     first = versions[0]
     name = f"{first.subject}, slice {first.slice_number}"
     if first.frame >= 0:
         name = f"{first.subject}, frame {first.frame}, slice {first.slice_number}"
     pictures = [
-        Picture(name, picture_uri(first.image), f"{name}, without labels"),
+        Picture(f"{rank}{name}", picture_uri(first.image), f"{name}, without labels"),
         Picture("Truth", picture_uri(first.image, first.truth), f"{name}, with the annotator's labels"),
     ]
     for label, example in zip(labels, versions, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raysweep.planning.cost import Measured, Rates
 from raysweep.planning.model import Kind
-from raysweep.results.read import query_store
+from raysweep.results.query import query_store
 from raysweep.store import Store
 from raysweep.study import Resources
 

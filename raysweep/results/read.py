@@ -1,25 +1,31 @@
-"""Reading results: Arrow tables by study, and SQL over the store's views."""
+"""Reading results: Arrow tables by study, and of the whole store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysweep.errors import QueryError, StoreError
-from raysweep.results.schemas import TABLES, VIEWS
+from raysweep.errors import StoreError
+from raysweep.results.live import MERGED, LiveFile, live_files
+from raysweep.results.schemas import TABLES, check_version
+from raysweep.results.sql import query_tables
 from raysweep.store import Store
 
+_FACTS = ("stages", "epochs", "cases")
 _THREADS = 8
+_TRIES = 5
+_Found = TypeVar("_Found")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StudyTables:
-    """The facts of one study: its cells, and the stages they need with their rows."""
+    """The facts of one study: its cells, and the stages they need with their rows; equal only to itself."""
 
     study: str
     cells: pa.Table
@@ -41,88 +47,120 @@ class StudyTables:
         return query_tables(tables, sql)
 
 
-def study_tables(store: Store, study: str) -> StudyTables:
-    """Read one study's tables; only the parts of its own stages are opened.
+def study_tables(store: Store, study: str, sources: Iterable[str] | None = None) -> StudyTables:
+    """Read one study's tables, or only those of some of its sources; only files that hold its stages are opened.
 
     Raises:
-        StoreError: if the store has no such study.
+        StoreError: if the store has no such study, or the study no such source.
     """
-    parts = store.list("results/cells")
-    path = store.part_path("cells", study)
-    if path not in parts:
-        names = ", ".join(sorted(p.split("/")[-1].removesuffix(".parquet") for p in parts)) or "none"
-        raise StoreError(
-            f"store {store.uri} has no study {study!r} (studies there: {names}). "
-            "Run it first, or give the store it ran on with --store."
-        )
-    cells = _read(store, "cells", [path])
-    stages = set(cells["stage"].to_pylist())
-    stages.update(stage for lineage in cells["lineage"].to_pylist() for stage in lineage or ())
-    tables = {name: _read(store, name, _parts(store, name, stages)) for name in ("stages", "epochs", "cases")}
-    return StudyTables(study=study, cells=cells, **tables)
+
+    def tables() -> StudyTables:
+        cells = study_cells(store, study, sources)
+        stages = stages_of(cells)
+        facts = {name: read_files(store, name, holding(live_files(store, name), stages), stages) for name in _FACTS}
+        return StudyTables(study=study, cells=cells, **facts)
+
+    return steadily(store, tables)
 
 
 def store_tables(store: Store) -> dict[str, pa.Table]:
-    """Read every table of the store, whatever the study."""
-    return {name: _read(store, name, store.list(f"results/{name}")) for name in TABLES}
+    """Read every table of the store into memory, whatever the study."""
+    return steadily(store, lambda: {name: read_files(store, name, live_files(store, name)) for name in TABLES})
 
 
-def query_store(store: Store, sql: str) -> pa.Table:
-    """Run one SQL query over the store's tables and views; it can neither write nor read other files.
-
-    Raises:
-        QueryError: if the query is not valid; the message lists the tables.
-    """
-    return query_tables(store_tables(store), sql)
+def read_cells(store: Store) -> pa.Table:
+    """Read the cells of every study."""
+    return steadily(store, lambda: read_files(store, "cells", live_files(store, "cells")))
 
 
-def query_tables(tables: dict[str, pa.Table], sql: str) -> pa.Table:
-    """Run one SQL query over Arrow tables and the views that they allow.
+def read_file(store: Store, table: str, path: str) -> pa.Table:
+    """Read one Parquet file of a table in the present schema; columns that an older version lacks are null.
 
     Raises:
-        QueryError: if the query is not valid.
+        FileNotFoundError: if there is no such file.
+        StoreError: if it cannot be read, or was written by a newer raysweep.
     """
-    with duckdb.connect(":memory:") as connection:
-        for name, table in tables.items():
-            connection.register(name, table)
-        for name, (_, select) in VIEWS.items():
-            connection.execute(f"CREATE VIEW {name} AS {select}")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET python_enable_replacements = false")  # no reading of this process's variables
-        connection.execute("SET lock_configuration = true")
+    try:
+        with store.filesystem.open_input_file(store.full_path(path)) as stream:
+            source = pq.ParquetFile(stream)
+            check_version(source.schema_arrow.metadata, f"{store.uri}/{path}")
+            return conform(table, source.read())
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{store.uri}/{path} cannot be read: {error}. {_remedy(table, path)}") from error
+
+
+def conform(table: str, rows: pa.Table) -> pa.Table:
+    """Return rows of any version in the present schema; columns that an older version lacks are null."""
+    schema = TABLES[table].schema()
+    columns = [
+        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def steadily(store: Store, read: Callable[[], _Found]) -> _Found:
+    """Read again where a file has gone: a compaction has put its rows elsewhere."""
+    for attempt in range(_TRIES):
         try:
-            answer = connection.sql(sql)
-            if answer is None:
-                raise QueryError("the query returned nothing: write a SELECT over the store's tables")
-            return answer.to_arrow_table()
-        except duckdb.Error as error:
-            names = ", ".join([*tables, *VIEWS])
-            raise QueryError(f"the query failed: {error}\nTables: {names}.") from error
+            return read()
+        except FileNotFoundError as error:
+            if attempt == _TRIES - 1:
+                raise StoreError(f"store {store.uri}: files disappear while they are read: {error}") from error
+    raise AssertionError
+
+
+def study_cells(store: Store, study: str, sources: Iterable[str] | None) -> pa.Table:
+    """Read the cells of a study, or of some of its sources."""
+    studies = {stage: file for file in live_files(store, "cells") for stage in file.stages}
+    if study not in studies:
+        raise StoreError(
+            f"store {store.uri} has no study {study!r} (studies there: {', '.join(sorted(studies)) or 'none'}). "
+            "Run it first, or give the store it ran on with --store."
+        )
+    cells = read_files(store, "cells", [studies[study]])
+    if sources is None:
+        return cells
+    wanted, known = set(sources), set(cells["source"].to_pylist())
+    if unknown := sorted(wanted - known):
+        raise StoreError(f"study {study!r} has no source {', '.join(unknown)}; its sources: {', '.join(sorted(known))}")
+    return cells.filter(pc.is_in(cells["source"].cast(pa.string()), value_set=pa.array(sorted(wanted))))
+
+
+def stages_of(cells: pa.Table) -> set[str]:
+    """Return the stages that cells need."""
+    stages = set(cells["stage"].to_pylist())
+    stages.update(stage for lineage in cells["lineage"].to_pylist() for stage in lineage or ())
+    return stages
+
+
+def holding(files: Iterable[LiveFile], stages: set[str]) -> list[LiveFile]:
+    """Return the files that hold rows of any of some stages."""
+    return [file for file in files if not stages.isdisjoint(file.stages)]
+
+
+def read_files(store: Store, table: str, files: list[LiveFile], stages: set[str] | None = None) -> pa.Table:
+    """Read files into memory, without rows that a newer part replaces or whose stage is not in ``stages``."""
+    if not files:
+        return TABLES[table].schema().empty_table()
+
+    def read(file: LiveFile) -> pa.Table:
+        rows = read_file(store, table, file.path)
+        kept = file.stages if stages is None else file.stages & stages
+        if kept == file.stages and not file.replaced:
+            return rows
+        return rows.filter(pc.is_in(rows["stage"], value_set=pa.array(sorted(kept), pa.string())))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return pa.concat_tables(pool.map(read, files)).unify_dictionaries()
 
 
 def _remedy(table: str, path: str) -> str:
     if table == "cells":
         return "Delete the file and run the study again: it is written anew, and no stage is repeated."
+    if f"/{MERGED}/" in path:
+        return "Delete it and run the study again: only the stages whose rows it held are repeated."
     stage = path.rsplit("/", 1)[-1].removesuffix(".parquet")
     return f"Delete it and ledger/{stage}.json and run the study again: only that stage is repeated."
-
-
-def _parts(store: Store, table: str, stages: Iterable[str]) -> list[str]:
-    wanted = set(stages)
-    return [p for p in store.list(f"results/{table}") if p.split("/")[-1].removesuffix(".parquet") in wanted]
-
-
-def _read(store: Store, table: str, paths: list[str]) -> pa.Table:
-    schema = TABLES[table].schema()
-    if not paths:
-        return schema.empty_table()
-
-    def read(path: str) -> pa.Table:
-        try:
-            part = pq.read_table(store.full_path(path), filesystem=store.filesystem, schema=schema)
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{store.uri}/{path} cannot be read: {error}. {_remedy(table, path)}") from error
-        return part
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return pa.concat_tables(pool.map(read, paths)).unify_dictionaries()

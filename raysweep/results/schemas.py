@@ -6,11 +6,12 @@ plan and says which grid point is which stage; ``trials`` and ``curves`` are vie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+from raysweep.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,16 @@ class Column:
     """One column: its name, Arrow type and meaning.
 
     ``volatile`` marks what differs between two correct runs of the same stage (times, hosts, versions); everything else
-    is reproduced bit for bit on the same hardware.
+    is reproduced bit for bit on the same hardware. ``since`` is the schema version that added it: a file of an older
+    version has null there. Adding a column with the next version is all that a new column takes; a column never changes
+    its type or its meaning, and none is taken away.
     """
 
     name: str
     type: pa.DataType
     doc: str
     volatile: bool = False
+    since: int = 1
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,15 @@ class Table:
     doc: str
     columns: tuple[Column, ...]
 
+    @property
+    def version(self) -> int:
+        """Version of the schema: that of its newest column."""
+        return max(column.since for column in self.columns)
+
     def schema(self) -> pa.Schema:
-        """Return the Arrow schema, with the documentation in the metadata."""
+        """Return the Arrow schema, with version and documentation in the metadata."""
         fields = [pa.field(c.name, c.type, metadata={"doc": c.doc}) for c in self.columns]
-        return pa.schema(fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{SCHEMA_VERSION}"})
+        return pa.schema(fields, metadata={"doc": self.doc, "raysweep_schema": f"{self.name}/{self.version}"})
 
     @property
     def facts(self) -> list[str]:
@@ -57,6 +66,12 @@ CELLS = Table(
         Column("study", _string, "name of the study"),
         Column("cell", _string, "readable name of the grid point, unique in the study"),
         Column("source", _dictionary, "name of the source: the chain that produced the encoder"),
+        Column(
+            "strategy",
+            _dictionary,
+            "what papers call the chain: random, generalist, in-domain, specialist, ...",
+            since=2,
+        ),
         Column("method", _dictionary, "pretraining method on the method axis; null where the source has none"),
         Column("pretrain_epochs", _int, "length on the pretrain_epochs axis; null where the source takes none from it"),
         Column("annotations", _int, "annotated units used for training: slices, volumes or subjects, as the task says"),
@@ -64,10 +79,12 @@ CELLS = Table(
         Column("seed", _int, "seed of the cell"),
         Column("task", _dictionary, "name of the downstream task in the study"),
         Column("backbone", _dictionary, "name of the encoder architecture in the study"),
-        Column("tuning", _dictionary, "what fine-tuning trains: full or frozen"),
+        Column(
+            "tuning", _dictionary, "what fine-tuning trains: full, frozen, or another mode by its name in the study"
+        ),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
-        Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run"),
+        Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run", since=2),
     ),
 )
 
@@ -94,15 +111,26 @@ STAGES = Table(
         Column("val_score", _float, "score of the best epoch on the validation split, 0 to 1"),
         Column("test_score", _float, "score of the best epoch on the test split, 0 to 1"),
         Column("config", _string, "canonical JSON that the id is the hash of"),
+        Column(
+            "loading",
+            _string,
+            "JSON: what became of each key of its initial weights; null where it loaded none",
+            since=2,
+        ),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
-        Column("shape", _string, "hash of what decides cost per epoch and memory: equal for stages that cost the same"),
+        Column(
+            "shape",
+            _string,
+            "hash of what decides cost per epoch and memory: equal for stages that cost the same",
+            since=2,
+        ),
         Column("attempt", _int, "which attempt this was, from 1", volatile=True),
         Column("started_at", _time, "when the attempt that ended it started", volatile=True),
         Column("wall_s", _float, "seconds of training and evaluation, over all attempts", volatile=True),
         Column("device", _string, "device it ran on: cpu, or the GPU's name", volatile=True),
-        Column("gpu_peak_bytes", _int, "most GPU memory it held at a time; null on a CPU", volatile=True),
-        Column("gpu_total_bytes", _int, "memory of that GPU; null on a CPU", volatile=True),
+        Column("gpu_peak_bytes", _int, "most GPU memory it held at a time; null on a CPU", volatile=True, since=2),
+        Column("gpu_total_bytes", _int, "memory of that GPU; null on a CPU", volatile=True, since=2),
         Column("precision", _string, "arithmetic used: float32, bfloat16 or float16", volatile=True),
         Column("threads", _int, "CPU threads used", volatile=True),
         Column("host", _string, "host name of the node", volatile=True),
@@ -159,23 +187,52 @@ SNAPSHOTS = Table(
 
 TABLES = {table.name: table for table in (CELLS, STAGES, EPOCHS, CASES, SNAPSHOTS)}
 
+
+def check_version(metadata: Mapping[bytes, bytes] | None, path: str) -> None:
+    """Refuse a file whose schema is newer than this raysweep.
+
+    Raises:
+        StoreError: naming the file and both versions.
+    """
+    name, _, version = (metadata or {}).get(b"raysweep_schema", b"/0").decode().partition("/")
+    if name in TABLES and version.isdigit() and int(version) > TABLES[name].version:
+        raise StoreError(
+            f"{path} has version {version} of table {name}; this raysweep reads up to {TABLES[name].version}. "
+            "Use the raysweep that wrote it."
+        )
+
+
 VIEWS = {
     "trials": (
-        "One row per cell with the outcome of its finetune stage; status is 'pending' where it has not run.",
+        "One row per cell with the outcome of its finetune stage. Where that has not run, status is 'not needed' if "
+        "the study did without it, 'skipped' if a pretraining before it failed (error says why), else 'pending'.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.annotations_asked, c.seed,
+        WITH parents AS (
+            SELECT study, cell, unnest(lineage) AS parent, generate_subscripts(lineage, 1) AS position FROM cells
+        ),
+        blocked AS (
+            SELECT p.study, p.cell, arg_min(p.parent, p.position) AS parent, arg_min(f.error, p.position) AS error
+            FROM parents p JOIN stages f ON f.stage = p.parent AND f.status = 'failed' GROUP BY p.study, p.cell
+        )
+        SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations,
+               c.annotations_asked, c.seed,
                c.task, c.backbone, c.tuning,
-               coalesce(s.status::VARCHAR, if(c.not_needed IS NULL, 'pending', 'not needed')) AS status,
-               s.metric, s.val_score,
-               s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s, s.error, c.stage, c.lineage
+               CASE WHEN s.stage IS NOT NULL THEN s.status::VARCHAR WHEN c.not_needed IS NOT NULL THEN 'not needed'
+                    WHEN b.parent IS NOT NULL THEN 'skipped' ELSE 'pending' END AS status,
+               s.metric, s.val_score, s.test_score, s.best_epoch, s.epochs, s.steps, s.wall_s,
+               CASE WHEN s.stage IS NOT NULL THEN s.error WHEN c.not_needed IS NOT NULL THEN c.not_needed
+                    WHEN b.parent IS NOT NULL
+                    THEN 'pretraining ' || b.parent || ' failed: ' || coalesce(b.error, 'no message') END AS error,
+               c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
+             LEFT JOIN blocked b ON b.study = c.study AND b.cell = c.cell
         """,
     ),
     "curves": (
         "Validation and training metrics by epoch of every cell's finetune stage.",
         """
-        SELECT c.study, c.cell, c.source, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task, c.backbone,
-               c.tuning, e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
+        SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations, c.seed, c.task,
+               c.backbone, c.tuning, e.epoch, e.step, e.split, e.metric, e.value, e.elapsed_s, c.stage
         FROM cells c JOIN epochs e ON e.stage = c.stage
         """,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +15,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from raysweep import zoo
 from raysweep._version import __version__
 from raysweep.errors import StoreError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import Encoder, build_encoder
-from raysweep.sources.weights import IMAGENET_GREY, load_weights, read_metadata, read_state_dict, read_stored_weights
+from raysweep.sources.fit import LoadReport, load_weights
+from raysweep.sources.formats import read_tensors
+from raysweep.sources.library import IMAGENET, read_metadata, read_stored_weights
 from raysweep.store import Store
 
-_METADATA = "raysweep"
+_log = logging.getLogger(__name__)
+METADATA = "raysweep"
 """The one metadata key: safetensors orders several anew in every call, so that equal encoders would differ in bytes."""
 
 RANDOM_NORMALISATION = Normalisation()
 """Input of an encoder that starts from random weights: the [0, 1] scale, roughly centred."""
+
+
+Lineage = tuple[Mapping[str, Any], ...]
+"""What an encoder has gone through, first to last: initial weights, then the snapshots that stages started from."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +43,46 @@ class Start:
 
     encoder: Encoder
     normalisation: Normalisation
+    report: LoadReport | None = None
+    """What became of the keys of its initial weights; None for random weights and snapshots."""
+    lineage: Lineage = ()
+
+    @property
+    def loading(self) -> str | None:
+        """What became of the keys of its initial weights, as results record it: JSON without a machine's paths."""
+        if self.report is None:
+            return None
+        return json.dumps({**self.report.to_json(), "name": None}, sort_keys=True)
 
 
-def write_snapshot(
-    store: Store, stage: str, epoch: int, encoder: Encoder, normalisation: Normalisation, config: Mapping[str, Any]
-) -> None:
-    """Publish an encoder with its architecture, input, epoch and the configuration of the stage it comes from."""
-    facts = {
+def common_facts(
+    backbone: Backbone, normalisation: Normalisation, stage: str, config: Mapping[str, Any], lineage: Lineage
+) -> dict[str, Any]:
+    """Return what snapshots and models carry alike: versions, architecture, input, configuration, lineage."""
+    return {
         "version": __version__,
         "timm": timm.__version__,
         "torch": torch.__version__,
-        "backbone": encoder.backbone.model_dump(mode="json"),
+        "backbone": backbone.model_dump(mode="json"),
         "normalisation": normalisation.model_dump(mode="json"),
         "stage": stage,
-        "epoch": epoch,
         "config": config,
+        "lineage": list(lineage),
     }
-    metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
+
+
+def write_snapshot(
+    store: Store,
+    stage: str,
+    epoch: int,
+    encoder: Encoder,
+    normalisation: Normalisation,
+    config: Mapping[str, Any],
+    lineage: Lineage = (),
+) -> None:
+    """Publish an encoder with its architecture, input, epoch, lineage and the configuration of its stage."""
+    facts = {**common_facts(encoder.backbone, normalisation, stage, config, lineage), "epoch": epoch}
+    metadata = {METADATA: json.dumps(facts, sort_keys=True)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
     store.write_bytes(store.snapshot_path(stage, epoch), save_safetensors(tensors, metadata))
 
@@ -74,16 +106,23 @@ def read_snapshot(store: Store, stage: str, epoch: int) -> Start:
         raise StoreError(f"snapshot {store.uri}/{path} is missing; delete ledger/{stage}.json to have it made again")
     try:
         tensors = load_safetensors(data)
-        facts = json.loads(read_metadata(data)[_METADATA])
+        facts = json.loads(read_metadata(data)[METADATA])
         backbone = Backbone.model_validate(facts["backbone"])
         normalisation = Normalisation.model_validate(facts["normalisation"])
         encoder = build_encoder(backbone)
         encoder.model.load_state_dict(tensors, strict=True)
+        lineage = (*facts.get("lineage", ()), _step(stage, epoch, facts["config"]))
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(
             f"snapshot {store.uri}/{path} is corrupt: {error}. Delete it and ledger/{stage}.json to have it made again"
         ) from error
-    return Start(encoder, normalisation)
+    return Start(encoder, normalisation, lineage=lineage)
+
+
+def _step(stage: str, epoch: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a snapshot adds to the lineage of what starts from it."""
+    method = config["method"]["name"] if "method" in config else None
+    return {"stage": stage, "epoch": epoch, "method": method, "pack": config.get("pack")}
 
 
 def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Start:
@@ -94,19 +133,25 @@ def build_start(store: Store, config: Mapping[str, Any], inputs: Mapping[str, st
     Args:
         store: where snapshots and stored weights are.
         config: configuration of the stage, with ``backbone`` and ``start``.
-        inputs: files of the stage; ``weights`` where it starts from a weights file.
+        inputs: where weights are: ``weights`` names a file, ``zoo`` weights of the zoo in the store.
     """
     start = config["start"]
     if "stage" in start:
         return read_snapshot(store, start["stage"], start["epoch"])
     encoder = build_encoder(Backbone.model_validate(config["backbone"]))
     if "weights" not in start:
-        return Start(encoder, RANDOM_NORMALISATION)
-    if file := inputs.get("weights"):
-        state, normalisation = read_state_dict(file), IMAGENET_GREY
+        return Start(encoder, RANDOM_NORMALISATION, lineage=({"random": True},))
+    prefix = start.get("prefix")
+    if name := inputs.get("zoo"):
+        (state, normalisation), prefix = read_stored_weights(store, name), None  # its prefix is gone already
+    elif name := inputs.get("weights"):
+        state, normalisation = read_tensors(name), IMAGENET
     else:
-        state, normalisation = read_stored_weights(store, start["weights"])
-    load_weights(encoder, state, name=file or start["weights"])
+        name = start["weights"]
+        state, normalisation = read_stored_weights(store, name)
+    report = load_weights(encoder, state, name=name, prefix=prefix)
+    _log.info("%s", report)
     if "normalisation" in start:
         normalisation = Normalisation.model_validate(start["normalisation"])
-    return Start(encoder, normalisation)
+    origin = {**start, "loading": {**report.to_json(), "name": name if name in zoo.weights() else None}}
+    return Start(encoder, normalisation.for_channels(encoder.backbone.channels), report, (origin,))

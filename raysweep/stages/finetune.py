@@ -16,12 +16,14 @@ from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
+from raysweep.sources.models import write_model
 from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
 from raysweep.store import Store
 from raysweep.tasks import Task
+from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
 """Test slices whose predictions are kept for the report."""
@@ -42,16 +44,19 @@ class FinetuneLoop(TrainingLoop):
             self.pack,
             self.config["annotations"],
             unit=self.settings.annotate_by,
-            nested=self.settings.nested,
+            drawing="nested" if self.settings.nested else "anew",
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
+        self.origin = start
         self.normalisation = start.normalisation
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.frozen = self.config["tuning"] == "frozen"
-        self.task.encoder_module().requires_grad_(not self.frozen)
-        self.optimiser = build_optimiser(self._trainable(), self.training.optimisation)
+        self.tuning = build_tuning(
+            self.config["tuning"], self.network, self.task.encoder_module(), start.encoder.backbone, stage.epochs
+        )
+        self.network.to(runtime.device)  # what the tuning mode added
+        self.optimiser = build_optimiser(self.tuning.groups(), self.training.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
         self.steps_per_epoch = self._steps_per_epoch()
         self.best_epoch = 0
@@ -68,9 +73,7 @@ class FinetuneLoop(TrainingLoop):
 
     def train_epoch(self) -> dict[str, float]:
         """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as needed."""
-        self.network.train()
-        if self.frozen:
-            self.task.encoder_module().eval()
+        self.tuning.begin_epoch(self.history.epoch)
         order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
         total = torch.zeros((), device=self.runtime.device)
         rate = 0.0
@@ -151,7 +154,11 @@ class FinetuneLoop(TrainingLoop):
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)
+        if self.stage.keep_model:
+            self.tuning.merge()
+            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
         return {
+            "loading": self.origin.loading,
             "num_train": len(self.rows),
             "best_epoch": self.best_epoch,
             "metric": self.settings.metric,

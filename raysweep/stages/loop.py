@@ -20,7 +20,7 @@ from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
-from raysweep.sources.weights import UNREADABLE
+from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.stages.progress import Progress, no_beat
@@ -180,7 +180,8 @@ class TrainingLoop(ABC):
         write_part(self.store, "stages", stage, [done])
         snapshots = self.store.snapshot_epochs(stage)
         host = self.runtime.facts()["host"]
-        self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host))
+        kept = self.stage.keep_model
+        self.store.record(LedgerRecord(stage, "done", snapshots, attempt=self.attempt, host=host, model=kept))
         self.store.delete(self.store.resume_path(stage))
         score: float | None = columns.get("test_score")
         return score

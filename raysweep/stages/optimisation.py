@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,15 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raysweep.settings import Optimisation
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters that share a learning rate."""
-
-    parameters: Sequence[nn.Parameter]
-    lr_scale: float = 1.0
-    """Factor on the scheduled learning rate."""
+from raysweep.tuning import ParameterGroup
 
 
 class LARS(Optimizer):

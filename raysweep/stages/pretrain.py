@@ -44,6 +44,7 @@ class PretrainLoop(TrainingLoop):
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
         start = build_start(store, self.config, stage.inputs)
+        self.origin = start
         self.normalisation = start.normalisation
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
@@ -150,7 +151,8 @@ class PretrainLoop(TrainingLoop):
             return ()
         encoder: Encoder = self.method.encoder()
         self.history.add("val", self.probes.measure(encoder))
-        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config)
+        lineage = self.origin.lineage
+        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
         return (epoch,)
 
     def can_continue(self, epoch: int) -> bool:
@@ -183,4 +185,4 @@ class PretrainLoop(TrainingLoop):
             for epoch in self.store.snapshot_epochs(self.stage.id)
         ]
         write_part(self.store, "snapshots", self.stage.id, rows)
-        return {"num_train": len(self.rows)}
+        return {"num_train": len(self.rows), "loading": self.origin.loading}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from raysweep import registry
+from raysweep import registry, zoo
 from raysweep.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ def problems_of(study: Study) -> list[Problem]:
     """Return everything in a study that does not fit together."""
     return [
         *_source_problems(study),
+        *_architecture_problems(study),
         *_task_problems(study.tasks, study.packs),
         *_method_problems(study.pretraining.methods),
+        *_tuning_problems(study.tunings),
         *_grid_problems(study),
         *_stop_problems(study),
         *_encoder_problems(study),
@@ -39,6 +41,7 @@ def component_problems(document: Mapping[str, Any]) -> list[Problem]:
     return [
         *_task_problems(_mappings(tasks), known),
         *_method_problems(_mappings(methods)),
+        *_tuning_problems(_mappings(document.get("tunings"))),
         *(_axis_problems(grid, document) if isinstance(grid, dict) else ()),
     ]
 
@@ -98,6 +101,20 @@ def _source_problems(study: Study) -> Iterator[Problem]:
             yield from _unknown(f"packs.{name}.dataset", pack.dataset, registry.names("datasets"))
 
 
+def _architecture_problems(study: Study) -> Iterator[Problem]:
+    """Yield sources on the grid whose published weights are of another architecture than a backbone on the grid."""
+    for name in study.grid.source:
+        weights = study.sources[name][0].weights if name in study.sources else None
+        entry = zoo.weights().get(weights.zoo) if weights is not None and weights.zoo is not None else None
+        for backbone in study.backbone_names if entry is not None else ():
+            encoder = study.backbones[backbone].encoder if backbone in study.backbones else None
+            if entry is not None and encoder not in (None, entry.architecture):
+                yield (
+                    f"sources.{name}.0.weights",
+                    f"{entry.name!r} are of {entry.architecture}, but backbones.{backbone}.encoder is {encoder}",
+                )
+
+
 def _task_problems(tasks: Mapping[str, dict[str, Any]], packs: Iterable[str] | None) -> Iterator[Problem]:
     for name, values in tasks.items():
         where = f"tasks.{name}"
@@ -120,21 +137,39 @@ def _task_problems(tasks: Mapping[str, dict[str, Any]], packs: Iterable[str] | N
 
 def _method_problems(methods: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
     for name, values in methods.items():
-        where = f"pretraining.methods.{name}"
-        if problems := list(_unknown(where, name, registry.names("methods"))):
-            yield from problems
+        yield from _settings_problems("methods", "METHOD", name, values, f"pretraining.methods.{name}")
+
+
+def _tuning_problems(tunings: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+    for name, values in tunings.items():
+        where = f"tunings.{name}"
+        if "kind" not in values:
+            yield f"{where}.kind", f"is required: one of {', '.join(registry.names('tuning'))}"
             continue
-        model = registry.load("methods", name).METHOD.Settings
-        try:
-            model.model_validate(values)
-        except ValidationError as error:
-            yield from validation_problems(error, model, f"{where}.")
+        settings = {key: value for key, value in values.items() if key != "kind"}
+        yield from _settings_problems("tuning", "TUNING", values["kind"], settings, where, ".kind")
+
+
+def _settings_problems(
+    kind: str, attribute: str, name: str, values: Mapping[str, Any], where: str, of_name: str = ""
+) -> Iterator[Problem]:
+    """Yield what is wrong with the name of a component, or with its settings."""
+    if problems := list(_unknown(f"{where}{of_name}", name, registry.names(kind))):
+        yield from problems
+        return
+    model = getattr(registry.load(kind, name), attribute).Settings
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        yield from validation_problems(error, model, f"{where}.")
 
 
 def _axis_problems(axes: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield names on the axes that nothing in the document, or no component, goes by."""
     allowed: dict[str, Any] = {axis: document.get(f"{axis}s") for axis in ("source", "task", "backbone")}
     allowed["method"] = registry.names("methods")
+    own = document.get("tunings")
+    allowed["tuning"] = [*registry.names("tuning"), *(own if isinstance(own, dict) else ())]
     for axis, names in allowed.items():
         for name in _list(axes.get(axis)) if isinstance(names, dict | list) else ():
             yield from _unknown(f"grid.{axis}", name, names)
@@ -146,7 +181,7 @@ def _list(value: Any) -> list[Any]:
 
 def _grid_problems(study: Study) -> Iterator[Problem]:
     grid = study.grid
-    document = {"sources": study.sources, "tasks": study.tasks, "backbones": study.backbones}
+    document = {part: getattr(study, part) for part in ("sources", "tasks", "backbones", "tunings")}
     yield from _axis_problems(grid.__dict__, document)
     if not set(grid.source) <= set(study.sources):
         return  # what the axes apply to is not known

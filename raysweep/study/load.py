@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
+from raysweep.study.chains import is_weights_file
 from raysweep.study.check import Problem, component_problems, validation_problems
-from raysweep.study.schema import Study, is_weights_file
+from raysweep.study.schema import Study
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -79,8 +80,10 @@ def validate_study(document: dict[str, Any], where: str = "study") -> Study:
 def study_schema() -> dict[str, Any]:
     """Return the JSON Schema of a study file, with the settings of every task and method, for editors."""
     schema = Study.model_json_schema()
-    tasks = [_with_kind(name) for name in registry.names("tasks")]
+    tasks = [_with_kind("tasks", "TASK", name) for name in registry.names("tasks")]
     schema["properties"]["tasks"]["additionalProperties"] = {"anyOf": tasks}
+    tunings = [_with_kind("tuning", "TUNING", name) for name in registry.names("tuning")]
+    schema["properties"]["tunings"]["additionalProperties"] = {"anyOf": tunings}
     _allow_short_forms(schema)
     methods = {
         name: registry.load("methods", name).METHOD.Settings.model_json_schema() for name in registry.names("methods")
@@ -89,7 +92,7 @@ def study_schema() -> dict[str, Any]:
     pretraining["properties"] = methods
     pretraining["additionalProperties"] = False
     definitions = schema["$defs"]
-    for part in (*tasks, *methods.values()):
+    for part in (*tasks, *tunings, *methods.values()):
         definitions.update(part.pop("$defs", {}))
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema
@@ -113,11 +116,13 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
     chain["items"] = step
     schema["properties"]["sources"]["additionalProperties"] = {"anyOf": [*step["anyOf"], chain]}
     schema["$defs"]["Step"]["properties"]["weights"]["anyOf"].append({"type": "string"})
+    schema["$defs"]["WeightsStep"]["properties"]["normalisation"]["anyOf"].append({"type": "string"})
 
 
-def _with_kind(name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = registry.load("tasks", name).TASK.Settings.model_json_schema()
-    schema["properties"] = {"kind": {"const": name}, **schema["properties"]}
+def _with_kind(kind: str, attribute: str, name: str) -> dict[str, Any]:
+    """Return the schema of a component's settings with the key that names it."""
+    schema: dict[str, Any] = getattr(registry.load(kind, name), attribute).Settings.model_json_schema()
+    schema["properties"] = {"kind": {"const": name}, **schema.get("properties", {})}
     schema["required"] = ["kind", *schema.get("required", [])]
     return schema
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from raysweep import registry
-from raysweep.settings import Backbone, Normalisation, Precision, Settings
+from raysweep.settings import Backbone, Precision, Settings
+from raysweep.study.chains import Step, as_chain, starts_once
 from raysweep.study.check import problems_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -31,11 +32,6 @@ def _checked_annotations(value: int | str) -> int | str:
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError("an annotation count is a number (15), a share (5%) or all")
     return value
-
-
-def is_weights_file(text: str) -> bool:
-    """Whether weights written as one text are a file rather than a timm name."""
-    return "/" in text or text.endswith((".pt", ".pth", ".th", ".safetensors"))
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -68,76 +64,6 @@ class PackSource(Settings):
         if self.file is not None and (self.source or self.options):
             raise ValueError("source and options belong to a dataset; a pack file needs neither")
         return self
-
-
-class WeightsStep(Settings):
-    """Initial weights: a file, or a timm name with its tag."""
-
-    file: str | None = None
-    """A state dict (.pt, .pth, .th, .safetensors); relative paths start at the study file's folder."""
-    timm: str | None = None
-    """A timm name with its exact tag, such as resnet50.a1_in1k."""
-    normalisation: Normalisation | None = None
-    """Input the weights were trained on; by default ImageNet's for a file and timm's own record for a timm name."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> WeightsStep:
-        if (self.file is None) == (self.timm is None):
-            raise ValueError("give either file or timm")
-        if self.timm is not None and "." not in self.timm:
-            raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
-        return self
-
-
-class PretrainStep(Settings):
-    """One pretraining stage of a source."""
-
-    pack: str
-    """Pack to pretrain on: its train split, annotated or not."""
-    method: str | None = None
-    """Pretraining method; null takes the grid's method axis."""
-    epochs: int | None = Field(None, ge=0)
-    """Epochs; null takes the grid's pretrain_epochs axis."""
-
-
-class Step(Settings):
-    """One step of a source, written as `random`, `{weights: ...}` or `{pretrain: ...}`."""
-
-    random: bool = False
-    """Start from random weights."""
-    weights: WeightsStep | None = None
-    """Start from these weights."""
-    pretrain: PretrainStep | None = None
-    """Train on a pack."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if value == "random":
-            return {"random": True}
-        if isinstance(value, dict) and isinstance(value.get("weights"), str):
-            name = value["weights"]
-            return {**value, "weights": {"file" if is_weights_file(name) else "timm": name}}
-        if isinstance(value, str):
-            raise ValueError(f"a step is random, {{weights: ...}} or {{pretrain: ...}}, not {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Step:
-        if sum((self.random, self.weights is not None, self.pretrain is not None)) != 1:
-            raise ValueError("a step is exactly one of random, weights and pretrain")
-        return self
-
-
-def _as_chain(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _starts_once(steps: list[Step]) -> list[Step]:
-    for position, step in enumerate(steps):
-        if (step.pretrain is None) != (position == 0):
-            raise ValueError("a source starts with random or weights, and every further step is a pretrain")
-    return steps
 
 
 class Pretraining(Settings):
@@ -176,8 +102,8 @@ class Grid(Settings):
     """Names of tasks; empty for all of the study's."""
     backbone: Annotated[list[Name], AfterValidator(_unique)] = Field(default_factory=list)
     """Names of backbones; empty for all of the study's."""
-    tuning: Annotated[list[Literal["full", "frozen"]], AfterValidator(_unique)] = Field(default=["full"], min_length=1)
-    """What fine-tuning trains: the whole network, or all but the encoder."""
+    tuning: Annotated[list[Name], AfterValidator(_unique)] = Field(default=["full"], min_length=1)
+    """What fine-tuning trains: modes by name (`raysweep list tuning`), or names of `tunings`."""
 
 
 class StageResources(Settings):
@@ -261,16 +187,20 @@ class Study(Settings):
     """The data, by name."""
     backbones: dict[Name, Backbone] = Field(min_length=1)
     """Encoder architectures, by name."""
-    sources: dict[Name, Annotated[list[Step], AfterValidator(_starts_once)]] = Field(min_length=1)
+    sources: dict[Name, Annotated[list[Step], AfterValidator(starts_once)]] = Field(min_length=1)
     """Chains that produce encoders, by name: `random`, `{weights: ...}`, then any number of `{pretrain: ...}`."""
     pretraining: Pretraining = Pretraining()
     """What the pretrain stages share."""
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Downstream tasks, by name: `kind` and that kind's settings."""
+    tunings: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Modes of fine-tuning with settings of the study's own, by name: `kind` and that kind's settings."""
     grid: Grid
     """The axes."""
     resources: Resources = Resources()
     """What stages ask of a node."""
+    keep_models: bool = False
+    """Whether the store keeps the network that each finetune stage tests, for `raysweep export`."""
     stop: Stop = Stop()
     """What need not be run."""
 
@@ -278,7 +208,7 @@ class Study(Settings):
     @classmethod
     def _single_steps(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("sources"), dict):
-            return {**value, "sources": {name: _as_chain(chain) for name, chain in value["sources"].items()}}
+            return {**value, "sources": {name: as_chain(chain) for name, chain in value["sources"].items()}}
         return value
 
     @model_validator(mode="after")
@@ -305,3 +235,9 @@ class Study(Settings):
     def method_settings(self, name: str) -> Any:
         """Return the validated settings of one pretraining method."""
         return registry.load("methods", name).METHOD.Settings.model_validate(self.pretraining.methods.get(name, {}))
+
+    def tuning_settings(self, name: str) -> tuple[str, Any]:
+        """Return kind and validated settings of one mode of fine-tuning."""
+        chosen = {"kind": name, **self.tunings.get(name, {})}
+        kind = chosen.pop("kind")
+        return kind, registry.load("tuning", kind).TUNING.Settings.model_validate(chosen)

@@ -81,6 +81,12 @@ class Segmentation(Task):
         """Check that a pack has classes, and slices with masks in every split."""
         if len(pack.class_names) < 2:
             raise PackError(f"{pack.path} has no mask classes; segmentation needs a background and at least one class")
+        if pack.mask_encoding != "index" or pack.ignore_label is not None:
+            kind = "overlapping structures" if pack.ignore_label is None else "ignored pixels"
+            raise PackError(
+                f"{pack.path} has masks of {kind}; "
+                "segmentation takes one class a pixel, all of them: pack it so (overlap: paint, outside: background)"
+            )
         for split in ("train", "val", "test"):
             rows = pack.select(split=split, annotated=True)
             if not len(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from raysweep.data.pack import Pack
 from tests.conftest import CARDIAC_OPTIONS, LEAVES_OPTIONS
 from tests.studies import study_document, with_changes
 
+COMMANDS = ("pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema")
 Invoke = Callable[..., tuple[int, str, str]]
 
 
@@ -59,7 +61,19 @@ def test_help_imports_neither_torch_nor_ray_and_names_every_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("pack", "inspect", "plan", "run", "status", "report", "query", "list", "schema"):
+    for command in (
+        "pack",
+        "inspect",
+        "plan",
+        "run",
+        "status",
+        "report",
+        "serve",
+        "query",
+        "compact",
+        "list",
+        "schema",
+    ):
         assert f"\n  {command} " in done.stdout
 
 
@@ -74,7 +88,9 @@ def test_planning_imports_neither_torch_nor_ray(finished: tuple[Path, Path]) -> 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["pack", "inspect", "plan", "run", "status", "report", "query", "list", "schema"])
+@pytest.mark.parametrize(
+    "command", ["pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema"]
+)
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     code, out, _ = invoke(command, "--help")
     assert code == 0
@@ -149,6 +165,53 @@ def test_report_is_written_where_asked(invoke: Invoke, finished: tuple[Path, Pat
     assert code == 0
     assert "2 of 2 cells finished" in out
     assert (tmp_path / "page" / "index.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_report_prints_its_text_or_writes_tables_and_figures(
+    invoke: Invoke, finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file, store = finished
+    code, out, _ = invoke("report", str(file), "--store", str(store), "--text")
+    assert code == 0
+    assert "2 of 2 cells finished" in out
+    assert len(out.splitlines()) <= 30
+    assert not (store / "reports").exists()
+    out_folder = str(tmp_path / "out")
+    code, out, _ = invoke(
+        "report", str(file), "--store", str(store), "--out", out_folder, "--format", "tex", "--format", "svg"
+    )
+    assert code == 0
+    assert "\\toprule" in (tmp_path / "out" / "tables" / "scores.tex").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / "figures" / "score.svg").exists()
+    code, _, err = invoke("report", str(file), "--store", str(store), "--watch")
+    assert code == 2
+    assert "--watch needs --out FOLDER" in err
+    code, out, _ = invoke("report", str(file), "--store", str(store), "--watch", "--out", out_folder)
+    assert "the study has ended" in out
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_compact_says_what_it_merged_and_answers_stay(
+    invoke: Invoke, finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    store = shutil.copytree(finished[1], tmp_path / "store")
+    sql = ("query", "SELECT * FROM trials ORDER BY cell", "--store", str(store), "--format", "csv")
+    before = invoke(*sql)
+    code, out, _ = invoke("compact", "--store", str(store))
+    assert code == 0
+    assert "6 files are now 3" in out
+    assert invoke(*sql) == before
+    _, out, _ = invoke("run", str(finished[0]), "--store", str(store), "--executor", "inline", "--no-report")
+    assert "nothing to do" in out
+    assert "nothing to merge" in invoke("compact", "--store", str(store))[1]
+
+
+def test_query_of_one_study_or_source_reads_no_other(invoke: Invoke, finished: tuple[Path, Path]) -> None:
+    ask = ("query", "SELECT count(*) AS n FROM stages", "--store", str(finished[1]), "--format", "csv")
+    assert invoke(*ask, "--study", "tiny", "--source", "random")[1] == "n\n2\n"
+    code, _, err = invoke(*ask, "--study", "tiny", "--source", "randon")
+    assert code == 2
+    assert "no source randon; its sources: random" in err
 
 
 def test_query_prints_every_format(

@@ -14,8 +14,8 @@ import typer
 import yaml
 
 from raysweep.cli import app
-from raysweep.results.read import query_tables
 from raysweep.results.schemas import TABLES, VIEWS, Table
+from raysweep.results.sql import query_tables
 from raysweep.study.load import load_study, validate_study
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,10 @@ def test_command_line_is_accepted(command):
     with GROUP.make_context("raysweep", list(words), resilient_parsing=False) as context:
         if not words[0].startswith("-"):
             name, chosen, rest = GROUP.resolve_command(context, words)
-            chosen.make_context(name, rest, parent=context)
+            inner = chosen.make_context(name, list(rest), parent=context, resilient_parsing=hasattr(chosen, "commands"))
+            if hasattr(chosen, "commands"):
+                name, chosen, rest = chosen.resolve_command(inner, rest)
+                chosen.make_context(name, rest, parent=inner)
 
 
 @pytest.mark.parametrize("name", sorted(GROUP.commands))
@@ -134,15 +137,28 @@ def test_names_in_python_code_exist(code):
             assert hasattr(importlib.import_module("raysweep"), node.attr)
 
 
-def test_code_that_reads_the_store_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compacted", [False, True], ids=["loose", "compacted"])
+def test_code_that_reads_the_store_runs(tmp_path, monkeypatch, capsys, compacted):
+    from raysweep.ledger import LedgerRecord
+    from raysweep.results.compact import compact
     from raysweep.store import Store
     from tests.simulate import simulated_study, write_to
 
     tables = simulated_study(annotations=(8, 30), epochs=2, num_subjects=3, name="quickstart")
-    write_to(Store(tmp_path / "raysweep-store").prepare(), tables, examples=False)
+    store = Store(tmp_path / "raysweep-store").prepare()
+    write_to(store, tables, examples=False)
+    if compacted:
+        for stage in tables.stages["stage"].to_pylist()[1:]:
+            store.record(LedgerRecord(stage, "done"))
+        assert compact(store).num_rows_merged > 0
     monkeypatch.chdir(tmp_path)
-    for text in ("import duckdb", "from raysweep.analysis import"):
-        exec(compile(block_with("python", text), "README.md", "exec"), {})
+    for text in ("import duckdb", "from raysweep.analysis import", "store.files("):
+        values: dict = {}
+        exec(compile(block_with("python", text), "README.md", "exec"), values)
+        if text == "import duckdb":
+            assert len(values["epochs"]) == tables.epochs.num_rows
+            assert values["cases"].collect().height == sum(i > 0 for i in tables.cases["class_index"].to_pylist())
+    assert f"│ {tables.epochs.num_rows} " in capsys.readouterr().out
 
 
 def test_method_of_the_walk_through_trains(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_nested_subsets_grow_by_whole_units_and_independent_ones_are_drawn_anew(
         assert rows[n] < rows[n + 1]
         assert len(rows[n]) == n * 32 // total
     assert rows[total] == set(pack.select(split="train", annotated=True).tolist())
-    anew = set(annotation_subset(pack, total // 2, unit=unit, seed=3, nested=False).tolist())
+    anew = set(annotation_subset(pack, total // 2, unit=unit, seed=3, drawing="anew").tolist())
     assert anew != rows[total // 2]
     assert rows[2] != set(annotation_subset(pack, 2, unit=unit, seed=4).tolist())
 

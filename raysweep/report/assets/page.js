@@ -3,15 +3,25 @@
 // Plots: an interpreter evaluates Vega's expressions, so the page needs no eval and its policy can forbid it.
 const specs = JSON.parse(document.getElementById("specs").textContent);
 const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false };
-const drawn = [...document.querySelectorAll("[data-plot]")].map(async (element) => {
+
+async function draw(element) {
   try {
     await vegaEmbed(element, specs[element.dataset.plot], options);
   } catch (error) {
     element.textContent = "This plot could not be drawn; its numbers are in the table below.";
     console.error(error);
   }
-});
-Promise.all(drawn).then(() => { document.documentElement.dataset.drawn = String(drawn.length); });
+}
+
+// One after another from the top, with a pause for the reader's scrolling and clicking between them.
+async function drawAll(elements) {
+  for (const element of elements) {
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    await draw(element);
+  }
+  document.documentElement.dataset.drawn = String(elements.length);
+}
+drawAll([...document.querySelectorAll("[data-plot]")]);
 
 // Tables: sort by the column whose heading is pressed, filter by the text typed.
 const order = new Intl.Collator(undefined, { numeric: true });

@@ -1,11 +1,12 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from raysweep.analysis import data_efficiency
+from raysweep.analysis import _scores, comparison, data_efficiency
 from raysweep.analysis._scores import arm_scores, subject_scores
-from raysweep.errors import QueryError
 from raysweep.results.read import StudyTables
 from raysweep.results.write import to_table
 from tests.simulate import simulated_study
@@ -64,9 +65,9 @@ def test_unfinished_cells_are_counted_and_leave_no_scores():
         failed=lambda cell: cell["source"] == "imagenet" and cell["seed"] == 1,
     )
     entries = {(e.arm.label, e.annotations): e for e in arm_scores(tables)}
-    assert entries["random", 8].num_pending == 3
+    assert entries["random", 8].missing["pending"] == 3
     assert entries["random", 8].scores.size == 0
-    assert entries["imagenet", 30].num_failed == 1
+    assert entries["imagenet", 30].missing["failed"] == 1
     assert entries["imagenet", 30].seeds == (0, 2)
     rows = {(r["arm"], r["annotations"]): r for r in data_efficiency(tables).to_pylist()}
     assert rows["random", 8]["mean"] is None
@@ -83,9 +84,25 @@ def test_two_counts_answered_by_one_stage_are_one_observation():
         assert first.scores.tolist() == second.scores.tolist()
 
 
-def test_an_unknown_metric_is_refused_by_name():
-    tables = simulated_study(annotations=(8,), seeds=(0,))
+def test_a_metric_that_subjects_do_not_have_is_one_score_a_run():
+    tables = simulated_study(sources={"random": False, "imagenet": False}, annotations=(8,), seeds=(0, 1, 2))
     stages = [{**row, "metric": "auc"} for row in tables.stages.to_pylist()]
     other = StudyTables(tables.study, tables.cells, to_table("stages", stages), tables.epochs, tables.cases)
-    with pytest.raises(QueryError, match=r"auc.*dice and iou"):
-        data_efficiency(other)
+    by_stage = {row["stage"]: row["test_score"] for row in stages}
+    for entry in arm_scores(other):
+        own = [c["stage"] for c in other.cells.to_pylist() if c["source"] == entry.arm.source]
+        assert entry.scores.tolist() == [[by_stage[stage]] for stage in own]
+    (row,) = comparison(other).to_pylist()
+    differences = [a.scores[:, 0] for a in arm_scores(other)]
+    reference = stats.permutation_test(
+        differences, lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=np.inf
+    )
+    assert row["p"] == pytest.approx(reference.pvalue)
+    assert row["low"] < row["difference"] < row["high"]
+
+
+def test_scores_are_computed_once_for_the_same_tables(monkeypatch):
+    tables = simulated_study(annotations=(8,), seeds=(0,))
+    first = arm_scores(tables)
+    monkeypatch.setattr(_scores, "subject_scores", None)
+    assert all(a is b for a, b in zip(first, arm_scores(tables), strict=True))

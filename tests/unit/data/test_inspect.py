@@ -7,7 +7,8 @@ import pytest
 from packs import write_small_pack
 from PIL import Image
 
-from raysweep.data.inspect import PALETTE, contact_sheet, describe
+from raysweep.data.contact_sheet import PALETTE, contact_sheet
+from raysweep.data.inspect import describe
 from raysweep.data.pack import Pack
 from raysweep.errors import PackError
 
@@ -24,8 +25,9 @@ def test_facts_are_json_and_count_what_is_there(pack):
     assert facts["buckets"] == {"8x6_int16": 4, "9x6_float32": 4}
     assert facts["splits"]["train"] == {"slices": 4, "annotated_slices": 2, "subjects": 2, "volumes": 4}
     assert sum(facts["classes"].values()) == pytest.approx(1)
-    assert facts["labels"]["ill"] == {"positive": 2, "negative": 2, "unknown": 0}
-    assert facts["labels"]["old"]["unknown"] == 4
+    assert facts["labels"]["ill"] == {"of": "slices", "positive": 4, "negative": 4, "uncertain": 0, "unknown": 0}
+    assert facts["labels"]["old"]["unknown"] == 8
+    assert facts["duplicates"] == {"repeated_slices": 0, "images_in_several_splits": 0, "examples": []}
     assert facts["spacing_mm"] == {"rows": [1.5, 1.5], "columns": [1.25, 1.25]}
     assert facts["digest"] == pack.digest
 

@@ -167,7 +167,7 @@ def test_foreign_files_are_refused(tmp_path):
 def test_other_schema_version_is_named(small):
     with h5py.File(small[0], "r+") as file:
         file.attrs.modify("schema_version", np.bytes_("9"))
-    with pytest.raises(PackError, match="schema version 9; this raysweep reads version 1"):
+    with pytest.raises(PackError, match="schema version 9; this raysweep reads versions 1 and 2"):
         Pack.open(small[0])
 
 

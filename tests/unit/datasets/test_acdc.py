@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raysweep.data.pack import Pack
-from raysweep.datasets import acdc
+from raysweep.datasets import build_pack
 from raysweep.errors import PackError
 
 SHAPE = (10, 14, 3)  # x, y, z
@@ -38,7 +38,7 @@ def write_patient(source: Path, number: int, *, group: str | None = "DCM", num_f
 
 
 def pack_of(source: Path, out: Path, **options) -> Pack:
-    acdc.pack(source, out, acdc.Options(**options), workers=1)
+    build_pack("acdc", source, out, options, workers=1)
     return Pack.open(out)
 
 
@@ -123,7 +123,7 @@ def test_number_of_workers_does_not_change_the_bytes(tmp_path):
     for number in (1, 3, 4):
         write_patient(tmp_path / "acdc", number)
     for workers in (1, 2):
-        acdc.pack(tmp_path / "acdc", tmp_path / f"{workers}.h5", acdc.Options(), workers=workers)
+        build_pack("acdc", tmp_path / "acdc", tmp_path / f"{workers}.h5", workers=workers)
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
@@ -133,7 +133,7 @@ def test_errors_of_reading_processes_keep_their_message(tmp_path):
     bad = np.full(SHAPE, 7, np.uint8)
     save(tmp_path / "acdc" / "patient004" / "patient004_frame03_gt.nii.gz", bad)
     with pytest.raises(PackError, match=r"patient004_frame03_gt.nii.gz has the labels"):
-        acdc.pack(tmp_path / "acdc", tmp_path / "p.h5", acdc.Options(), workers=2)
+        build_pack("acdc", tmp_path / "acdc", tmp_path / "p.h5", workers=2)
     assert not list(tmp_path.glob("*p.h5*"))
 
 

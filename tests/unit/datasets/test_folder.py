@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from raysweep.data.pack import Pack
-from raysweep.datasets import folder
+from raysweep.datasets import build_pack, folder
 from raysweep.errors import PackError
 
 
@@ -34,7 +34,7 @@ def write_set(source: Path, num_images: int = 10, num_masks: int | None = None, 
 
 def pack_of(source: Path, **options) -> Pack:
     out = source.parent / "p.h5"
-    folder.pack(source, out, folder.Options(**options), workers=1)
+    build_pack("folder", source, out, options, workers=1)
     return Pack.open(out)
 
 

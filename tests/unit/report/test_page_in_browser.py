@@ -19,12 +19,12 @@ FLAGS = [
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 
 
-def open_in_browser(page: str, folder) -> tuple[str, list[str]]:
+def open_in_browser(page: str, folder, *flags: str) -> tuple[str, list[str]]:
     """Return the document after its scripts have run, and what they wrote to the console."""
     path = folder / "page.html"
     path.write_text(page, encoding="utf-8")
     done = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()],
+        [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -39,13 +39,46 @@ def test_page_opens_without_a_word_on_the_console(opened):
     assert opened[1] == []
 
 
-def test_every_plot_draws_lines_or_bars(opened):
+def test_every_plot_draws_its_marks(opened):
     dom = opened[0]
-    plots = re.findall(r'<div class="plot[^>]*data-plot="([^"]+)".*?</svg>', dom, re.DOTALL)
-    num_plots = dom.count("data-plot=")
-    assert len(plots) == num_plots > 4
-    assert f'data-drawn="{num_plots}"' in dom
-    assert dom.count('aria-roledescription="line mark') + dom.count("mark-line") >= num_plots - 1
+    plots = dict(re.findall(r'<div class="plot[^>]*data-plot="([^"]+)"(.*?)</svg>', dom, re.DOTALL))
+    assert len(plots) == dom.count("data-plot=") > 8
+    assert f'data-drawn="{len(plots)}"' in dom
+    marks = {"score": "line", "length": "line", "curve": "line", "cost": "rect", "heat": "rect", "ranking": "rect",
+             "efficiency": "symbol"}  # fmt: skip
+    assert {name.split("-")[0] for name in plots} == marks.keys()
+    for name, drawing in plots.items():
+        group = re.search(
+            rf'class="mark-{marks[name.split("-")[0]]} role-mark[^"]*"[^>]*>(.*?)</g>', drawing, re.DOTALL
+        )
+        assert group is not None, name
+        assert "<path" in group[1], name
+
+
+def asked_of_the_network(page: str, folder) -> list[str]:
+    """Return the addresses asked for while a page opens, without what the browser asks on its own account."""
+    log = folder / "net.json"
+    open_in_browser(page, folder, f"--log-net-log={log}")
+    asked = set(re.findall(r'"url":"(https?:[^"]+)"', log.read_text(encoding="utf-8")))
+    own = re.compile(r"https?://([\w-]+\.)*(google|googleapis|gstatic|gvt1)\.com/")
+    return sorted(url for url in asked if not own.match(url))
+
+
+def test_nothing_is_asked_of_the_network(tmp_path):
+    page = page_of(partial_study())
+    assert asked_of_the_network(page, tmp_path) == []
+    asking = "<!doctype html><img src='http://127.0.0.1:9/picture.png'>"
+    assert asked_of_the_network(asking, tmp_path) == ["http://127.0.0.1:9/picture.png"]
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(tmp_path):
+    measure = "document.body.dataset.widths = [document.documentElement.scrollWidth, window.innerWidth].join();"
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(partial_study()))
+    start, _, end = page.rpartition("</body>")
+    script = f"<script>window.addEventListener('load', () => setTimeout(() => {{ {measure} }}, 3000));</script>"
+    dom, _ = open_in_browser(f"{start}{script}</body>{end}", tmp_path, "--window-size=500,900")
+    content, window = map(int, re.search(r'data-widths="(\d+),(\d+)"', dom).groups())
+    assert content <= window == 500
 
 
 def test_a_script_in_a_study_is_refused_by_the_policy(tmp_path):

@@ -1,9 +1,14 @@
 import os
+import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from raysweep.report import StudyFacts, terminal_summary
+from raysweep.report.findings import find
+from raysweep.report.sentences import answers
+from raysweep.report.terminal import MAX_LINES
 from tests.simulate import simulated_study
 from tests.unit.report.study_pages import partial_study
 
@@ -25,9 +30,20 @@ def test_summary_is_the_golden_text():
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
-def test_summary_stays_near_thirty_lines_for_a_large_study():
-    tables = simulated_study(annotations=(1, 3, 7, 15, 30, 75, 150, 300, 749, 1498), epochs=2)
-    assert len(printed(tables, StudyFacts("large"), width=120).splitlines()) <= 36
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_summary_fits_thirty_lines_and_counts_what_it_leaves_out(width):
+    tables = simulated_study(
+        sources={"random": False, "imagenet": False, **{f"source{n}": True for n in range(4)}},
+        annotations=(1, 3, 7, 15, 30, 75, 150, 300), epochs=2, num_subjects=6, slices_per_subject=1, seeds=(0, 1),
+        failed=lambda cell: cell["source"] == "imagenet",
+    )  # fmt: skip
+    lines = printed(tables, StudyFacts("large"), width=width).splitlines()
+    assert 15 < len(lines) <= MAX_LINES
+    text = "\n".join(lines)
+    said = answers(find(tables))
+    left_out = sum(map(int, re.findall(r"^   and (\d+) more in the report", text, re.MULTILINE)))
+    assert text.count(" • ") + left_out == len(said.shown) + len(said.open)
+    assert "scores highest" in text
 
 
 def test_nothing_finished_is_said():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 
 import numpy as np
@@ -9,9 +8,11 @@ import pytest
 
 from raysweep.errors import QueryError, StoreError
 from raysweep.results.examples import Example, read_examples, write_examples
-from raysweep.results.read import query_store, store_tables, study_tables
+from raysweep.results.query import query_store
+from raysweep.results.read import store_tables, study_tables
 from raysweep.results.schemas import TABLES, VIEWS
 from raysweep.results.write import to_table, write_part
+from raysweep.store import Store
 
 
 def write_study(store, study: str = "one", stages=("s1", "s2"), done=("s1",)) -> None:
@@ -87,6 +88,18 @@ def test_trials_join_cells_with_their_outcome_and_say_what_is_pending(tiny_store
     assert [(c["cell"], c["metric"], c["value"]) for c in curves] == [("cell0", "dice", 0.4)]
 
 
+def test_cells_behind_a_failed_pretraining_are_skipped_with_the_reason(tiny_store):
+    write_study(tiny_store, stages=("s1", "s2", "s3"))
+    write_part(tiny_store, "stages", "parent-s2", [{"stage": "parent-s2", "status": "failed", "error": "NaN"}])
+    write_part(tiny_store, "stages", "parent-s3", [{"stage": "parent-s3", "status": "done"}])
+    trials = study_tables(tiny_store, "one").trials().to_pylist()
+    assert [(t["cell"], t["status"], t["error"]) for t in trials] == [
+        ("cell0", "done", None),
+        ("cell1", "skipped", "pretraining parent-s2 failed: NaN"),
+        ("cell2", "pending", None),
+    ]
+
+
 def test_a_study_reads_only_its_own_parts(tiny_store):
     write_study(tiny_store)
     write_study(tiny_store, "two", ("t1",), ("t1",))
@@ -120,6 +133,12 @@ def test_a_query_reads_every_table_and_view(tiny_store):
         "SELECT * FROM read_text('{file}')",
         "SELECT * FROM glob('{folder}/*')",
         "COPY cells TO '{folder}/out.csv'",
+        "COPY stages TO '{store}/results/stages/s1.parquet'",
+        "EXPLAIN ANALYZE COPY stages TO '{store}/results/stages/s1.parquet'",
+        "SELECT * FROM read_text('{store}/store.json')",
+        "SELECT 1; COPY stages TO '{store}/results/stages/s1.parquet'",
+        "DROP VIEW stages",
+        "DELETE FROM stages",
         "ATTACH '{folder}/new.db'",
         "EXPORT DATABASE '{folder}/out'",
         "SET enable_external_access = true; SELECT * FROM '{file}'",
@@ -136,20 +155,20 @@ def test_a_query_can_neither_read_nor_write_anything_else(tiny_store, tmp_path, 
     secret.parent.mkdir()
     secret.write_text("a\n1\n")
     local_frame = pa.table({"a": [1]})
+    before = {path: tiny_store.read_bytes(path) for path in tiny_store.list("")}
     with pytest.raises(QueryError):
-        query_store(tiny_store, sql.format(file=secret, folder=secret.parent))
+        query_store(tiny_store, sql.format(file=secret, folder=secret.parent, store=tiny_store.uri))
+    assert {path: tiny_store.read_bytes(path) for path in tiny_store.list("")} == before
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
     assert local_frame.num_rows == 1
 
 
-def test_a_query_that_changes_its_tables_changes_no_file(tiny_store):
-    write_study(tiny_store)
-    before = {path: tiny_store.read_bytes(path) for path in tiny_store.list("results")}
-    for sql in ("DELETE FROM cells", "DROP VIEW trials", "UPDATE cells SET seed = 9", "INSERT INTO cells FROM cells"):
-        with contextlib.suppress(QueryError):  # some change the query's own copy, which is gone with it
-            query_store(tiny_store, sql)
-    assert query_store(tiny_store, "SELECT count(*) AS n FROM trials").to_pylist() == [{"n": 2}]
-    assert {path: tiny_store.read_bytes(path) for path in tiny_store.list("results")} == before
+def test_a_store_whose_path_holds_glob_characters_is_queried_as_it_is(tmp_path):
+    for name in ("a*", "ab"):
+        store = Store(tmp_path / name).prepare()
+        write_study(store, stages=(name,), done=(name,))
+    answer = query_store(Store(tmp_path / "a*"), "SELECT stage FROM stages")
+    assert answer.to_pylist() == [{"stage": "a*"}]
 
 
 def example(score) -> Example:

@@ -12,15 +12,11 @@ from safetensors.torch import save_file
 from raysweep.errors import StoreError, StudyError, WeightsError
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import build_encoder, is_convolutional
+from raysweep.sources.fit import load_weights
+from raysweep.sources.formats import read_tensors
+from raysweep.sources.library import IMAGENET, ensure_weights, read_stored_weights
 from raysweep.sources.snapshots import build_start, read_snapshot, snapshot_facts, write_snapshot
-from raysweep.sources.weights import (
-    IMAGENET_GREY,
-    load_weights,
-    read_state_dict,
-    read_stored_weights,
-    store_timm_weights,
-    weights_path,
-)
+from raysweep.sources.stored import weights_path
 
 SMALL = Backbone(encoder="test_resnet", channels=1)
 
@@ -62,8 +58,9 @@ def test_a_wrapped_state_dict_is_found_also_beside_tensors(tmp_path, wrapper):
     state = whole_state(in_chans=1)
     content = state if wrapper is None else {"epoch": 3, "loss": torch.tensor(0.5), wrapper: state}
     torch.save(content, tmp_path / "w.pth")
-    read = read_state_dict(tmp_path / "w.pth")
-    assert read.keys() == state.keys()
+    encoder = encoder_of()
+    load_weights(encoder, read_tensors(tmp_path / "w.pth"), name="w")
+    assert_taken(encoder, state)
 
 
 def test_flattened_names_of_a_feature_extractor_match_plain_ones():
@@ -143,7 +140,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path, form
     else:
         file.write_bytes(pickle.dumps(Malicious(proof)))
     with pytest.raises(WeightsError, match="not a safe checkpoint"):
-        read_state_dict(file)
+        read_tensors(file)
     assert not proof.exists()
 
 
@@ -154,7 +151,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path, form
 def test_a_corrupt_file_is_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):
-        read_state_dict(tmp_path / name)
+        read_tensors(tmp_path / name)
 
 
 def test_truncated_files_are_refused_by_name(tmp_path):
@@ -165,7 +162,7 @@ def test_truncated_files_are_refused_by_name(tmp_path):
         for length in (10, len(data) // 2, len(data) - 1):
             (tmp_path / name).write_bytes(data[:length])
             with pytest.raises(WeightsError, match=name):
-                read_state_dict(tmp_path / name)
+                read_tensors(tmp_path / name)
 
 
 def test_a_checkpoint_that_wraps_itself_is_refused(tmp_path):
@@ -173,12 +170,12 @@ def test_a_checkpoint_that_wraps_itself_is_refused(tmp_path):
     content["model"] = content
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(WeightsError):
-        read_state_dict(tmp_path / "w.pth")
+        read_tensors(tmp_path / "w.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"absent\.pth cannot be read"):
-        read_state_dict(tmp_path / "absent.pth")
+        read_tensors(tmp_path / "absent.pth")
 
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_name():
@@ -242,7 +239,7 @@ def test_a_weights_file_is_the_start_and_its_input_is_imagenets_unless_said_othe
     torch.save(state, tmp_path / "w.pth")
     inputs = {"weights": str(tmp_path / "w.pth")}
     start = build_start(tiny_store, config(weights="sha256:x"), inputs)
-    assert start.normalisation == IMAGENET_GREY
+    assert start.normalisation == IMAGENET.for_channels(1)
     assert_taken(start.encoder, state, skip=(first_conv(start.encoder),))
     own = Normalisation(mean=0.3, std=0.4)
     said = build_start(tiny_store, config(weights="sha256:x", normalisation=own.model_dump()), inputs)
@@ -260,8 +257,8 @@ def test_weights_that_lie_in_the_store_are_used_without_a_download(tiny_store, m
     path = tiny_store.local_path(weights_path(TIMM))
     path.parent.mkdir(parents=True)
     save_file(state, path)
-    monkeypatch.setattr("raysweep.sources.weights.timm.create_model", no_download)
-    store_timm_weights(tiny_store, TIMM)
+    monkeypatch.setattr("raysweep.sources.library.timm.create_model", no_download)
+    ensure_weights(tiny_store, TIMM)
     monkeypatch.undo()
     start = build_start(tiny_store, config(weights=TIMM), {})
     assert_taken(start.encoder, state, skip=(first_conv(start.encoder),))
@@ -273,22 +270,22 @@ def test_weights_that_lie_in_the_store_are_used_without_a_download(tiny_store, m
 def test_fetched_weights_keep_the_input_timm_records(tiny_store, monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create("test_resnet", **options))
-    store_timm_weights(tiny_store, TIMM)
+    ensure_weights(tiny_store, TIMM)
     state, normalisation = read_stored_weights(tiny_store, TIMM)
-    assert normalisation.mean == pytest.approx(sum(timm.get_pretrained_cfg(TIMM).mean) / 3)
+    assert normalisation.mean == timm.get_pretrained_cfg(TIMM).mean
     assert not any(key.startswith("fc") for key in state)
 
 
 def test_weights_that_timm_does_not_know_or_cannot_fetch_are_refused(tiny_store, monkeypatch):
     with pytest.raises(WeightsError, match=r"no pretrained weights named 'resnet18\.nothing'"):
-        store_timm_weights(tiny_store, "resnet18.nothing")
+        ensure_weights(tiny_store, "resnet18.nothing")
 
     def offline(*args, **kwargs):
         raise OSError("no network")
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(WeightsError, match=r"could not be downloaded: no network.*put a safetensors file"):
-        store_timm_weights(tiny_store, TIMM)
+        ensure_weights(tiny_store, TIMM)
     assert tiny_store.list("weights") == []
 
 

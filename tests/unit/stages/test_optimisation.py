@@ -9,13 +9,13 @@ from torch import nn
 from raysweep.settings import Optimisation
 from raysweep.stages.optimisation import (
     LARS,
-    ParameterGroup,
     build_optimiser,
     learning_rate,
     set_learning_rate,
     set_weight_decay,
     weight_decay,
 )
+from raysweep.tuning import ParameterGroup
 
 SCHEDULE = Optimisation(lr=0.3, warmup_epochs=2, warmup_lr=0.01, final_lr=0.003)
 

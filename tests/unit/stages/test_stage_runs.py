@@ -34,6 +34,9 @@ LONGER = {
 }
 
 
+NO_PRETRAINING = {"grid.method": [], "grid.pretrain_epochs": []}
+
+
 def plan_of(tiny_study, store, changes=None):
     study = tiny_study({**LONGER, **(changes or {})})
     return build_plan(study, _facts(study, store))
@@ -294,3 +297,37 @@ def test_float16_on_a_cpu_is_refused():
         pytest.skip("this machine computes in float16")
     with pytest.raises(StageError, match="float16 needs a GPU"):
         prepare_runtime(0, "float16", 1)
+
+
+@pytest.mark.parametrize("tuning", ["probe-then-full", "last-stages", "layer-decay"])
+def test_a_stage_of_every_tuning_mode_resumes_to_the_same_bits(undisturbed, tiny_study, tmp_path, tuning):
+    expected, _ = undisturbed
+    plan = plan_of(tiny_study, expected, {"grid.tuning": [tuning]})
+    stage = replace(finetune_of(plan), parent=None, config={**finetune_of(plan).config, "start": {"random": True}})
+    scores = []
+    for name in ("whole", "cut"):
+        store = Store(tmp_path / name).prepare()
+        if name == "cut":
+            interrupt_after(stage, store, 1)
+            torch.rand(7)
+        run(stage, store)
+        scores.append(facts(store)["cases"])
+    assert scores[0] == scores[1]
+
+
+def test_low_rank_tuning_trains_a_hybrid_encoder_to_its_end(tiny_study, tiny_store):
+    changes = {"grid.tuning": ["lora"], "grid.source": ["random"], **NO_PRETRAINING}
+    encoder = {"backbones.small.encoder": "pvt_v2_b0", "tasks.heart.decoder_channels": [16, 8, 8, 8]}
+    plan = plan_of(tiny_study, tiny_store, {**changes, **encoder, "tasks.heart.training.epochs": 1})
+    run(finetune_of(plan), tiny_store)
+    assert facts(tiny_store)["ledger"][0][1] == "done"
+
+
+def test_low_rank_tuning_of_a_convolutional_encoder_ends_the_launch_before_anything_runs(tiny_study, tiny_store):
+    from raysweep.errors import StudyError
+    from raysweep.sweep import run as run_study
+
+    study = tiny_study({"grid.tuning": ["lora"], "grid.source": ["random"], **NO_PRETRAINING})
+    with pytest.raises(StudyError, match="has no attention with linear projections"):
+        run_study(study, store=tiny_store, executor="inline")
+    assert tiny_store.ledger() == {}

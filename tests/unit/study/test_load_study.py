@@ -261,6 +261,69 @@ def test_names_on_the_axes_are_told_together_with_keys_that_are_wrong():
         assert f"Did you mean {hint}?" in told
 
 
+@pytest.mark.parametrize(
+    ("weights", "key"),
+    [
+        ("moco-v2", "zoo"),
+        ("resnet50.a1_in1k", "timm"),
+        ("w.pth.tar", "file"),
+        ("model.ckpt-1.index", "file"),
+        ("dir/x", "file"),
+    ],
+)
+def test_weights_written_as_one_text_are_a_name_of_the_zoo_or_timm_or_a_file(weights, key):
+    from raysweep.study.schema import Step
+
+    assert getattr(Step.model_validate({"weights": weights}).weights, key) == weights
+
+
+def test_an_unknown_weights_name_is_refused_with_the_nearest_and_never_means_random():
+    changes = {"sources.random": {"weights": "moco-v22"}, "backbones.small.encoder": "resnet50"}
+    with pytest.raises(StudyError, match=r"no weights are named 'moco-v22'. Did you mean 'moco-v2'\?"):
+        validate_study(with_changes(study_document(), changes))
+
+
+def test_weights_of_another_architecture_than_the_backbone_are_found_before_anything_is_read():
+    with pytest.raises(StudyError, match=r"'moco-v2' are of resnet50, but backbones\.small\.encoder is test_resnet"):
+        validate_study(with_changes(study_document(), {"sources.random": {"weights": "moco-v2"}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid.tuning": ["lara"]}, "unknown name 'lara'. Did you mean 'lora'?"),
+        ({"tunings.mine": {"rank": 4}}, "tunings.mine.kind: is required"),
+        ({"tunings.mine": {"kind": "lora", "rnk": 4}}, "Did you mean 'rank'?"),
+        ({"tunings.mine": {"kind": "lora", "rank": 0}}, "tunings.mine.rank"),
+    ],
+)
+def test_modes_of_tuning_are_checked_like_every_component(changes, message):
+    with pytest.raises(StudyError) as caught:
+        validate_study(with_changes(study_document(), changes))
+    assert message in str(caught.value)
+
+
+def test_a_study_may_name_modes_of_its_own():
+    study = validate_study(
+        with_changes(
+            study_document(), {"tunings.wide": {"kind": "lora", "rank": 32}, "grid.tuning": ["wide", "layer-decay"]}
+        )
+    )
+    kind, settings = study.tuning_settings("wide")
+    assert (kind, settings.rank) == ("lora", 32)
+    assert study.tuning_settings("layer-decay")[1].decay == 0.75
+
+
+def test_an_input_may_be_named_and_an_unknown_name_is_refused():
+    from raysweep.study import WeightsStep
+
+    step = WeightsStep.model_validate({"file": "/w.pth", "normalisation": "half"})
+    assert step.normalisation.mean == (0.5, 0.5, 0.5)
+    assert WeightsStep.model_validate({"zoo": "moco-v2", "normalisation": "clip-base"}).normalisation.std[0] > 0.26
+    with pytest.raises(ValueError, match=r"no input is named 'imagnet'. Did you mean 'imagenet'\?"):
+        WeightsStep.model_validate({"file": "/w.pth", "normalisation": "imagnet"})
+
+
 def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
     message = error_of({"grid.method": ["simclr", "mae", "spark"], "pretraining.image_size": 32})
     assert "backbones.small: method 'mae' trains transformer encoders, but 'test_resnet' is convolutional" in message

@@ -1,0 +1,34 @@
+"""The command line: each command calls one function. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import NoReturn
+
+import typer
+
+from raysweep.cli import (  # they add their commands, in the order of the help text
+    data,
+    export,
+    reports,
+    studies,
+    tables,
+    weights,
+)
+from raysweep.cli._app import EXIT_USAGE, app
+from raysweep.errors import RaysweepError
+
+__all__ = ["app", "data", "export", "main", "reports", "studies", "tables", "weights"]
+
+
+def main() -> NoReturn:
+    """Run the command line; errors raysweep raises on purpose become one message and exit code 2."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("raysweep").setLevel(logging.INFO)
+    try:
+        app(standalone_mode=True)
+    except RaysweepError as error:
+        typer.echo(f"raysweep: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    sys.exit(0)

@@ -1,0 +1,120 @@
+"""Commands about studies: plan, run, status, report."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from raysweep.cli._app import EXIT_FAILED, EXIT_INTERRUPTED, SetOption, StoreOption, StudyFile, app
+
+
+class ExecutorChoice(StrEnum):
+    """Where stages run."""
+
+    tune = "tune"
+    inline = "inline"
+
+
+@app.command(epilog="Example: raysweep plan search_spaces/quickstart.yaml --set grid.seed=[0]")
+def plan(
+    study: StudyFile,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary, stages and cells as JSON.")] = False,
+) -> None:
+    """Show the cells and stages of a study, what is done, what it takes, and what sharing saves. Nothing is trained."""
+    from raysweep.planning.cost import estimate
+    from raysweep.planning.summary import plan_json, render_plan
+    from raysweep.results.complete import complete_ledger
+    from raysweep.results.rates import measured_rates
+    from raysweep.sweep import open_store
+    from raysweep.sweep import plan as make_plan
+    from raysweep.terminal import show
+
+    opened = open_store(store)
+    planned = make_plan(study, store=opened, set=set_ or [])
+    ledger = complete_ledger(opened)
+    estimated = estimate(planned, ledger, measured_rates(opened, planned.study.resources))
+    if as_json:
+        typer.echo(json.dumps(plan_json(planned, ledger, estimated), indent=2))
+    else:
+        show(render_plan(planned, ledger, estimated))
+
+
+@app.command(epilog="Example: raysweep run search_spaces/quickstart.yaml --store results --set grid.seed=[0,1,2]")
+def run(
+    study: StudyFile,
+    store: StoreOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Ray cluster to run on. Default: Ray starts on this machine.")
+    ] = None,
+    executor: Annotated[
+        ExecutorChoice, typer.Option(help="tune: Ray Tune; inline: this process, without Ray.")
+    ] = ExecutorChoice.tune,
+    set_: SetOption = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try stages again that failed in an earlier launch.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Also log metrics to tensorboard, mlflow or wandb; repeatable."),
+    ] = None,
+    report_: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
+    ] = True,
+) -> None:
+    """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
+    from raysweep.sweep import report as make_report
+    from raysweep.sweep import run as run_study
+    from raysweep.terminal import show
+
+    try:
+        launched = run_study(
+            study,
+            store=store,
+            executor=executor.value,
+            address=address,
+            retry_failed=retry_failed,
+            track=track or [],
+            set=set_ or [],
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues where it stopped", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    outcome, name = launched.outcome, launched.plan.study.study
+    if outcome.done == 0 and outcome.is_complete:
+        show(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
+    else:
+        show(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
+    for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
+        for stage, reason in reasons.items():
+            typer.echo(f"{kind} {stage}: {reason}", err=True)
+    if report_:
+        made = make_report(launched.plan.study, store=launched.store)
+        show(made.summary)
+        show(f"report: {made.page}")
+    if not outcome.is_complete:
+        typer.echo("some stages failed; the others are done. `raysweep run --retry-failed` tries them again.", err=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(epilog="Example: raysweep status search_spaces/quickstart.yaml")
+def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) -> None:
+    """Show how far a study is: cells by source, stages done, running, failed and open, and why stages failed."""
+    from raysweep.report.live import running_stages
+    from raysweep.report.status import status_summary
+    from raysweep.results.complete import complete_ledger
+    from raysweep.sweep import open_store
+    from raysweep.sweep import plan as make_plan
+    from raysweep.terminal import show
+
+    opened = open_store(store)
+    planned = make_plan(study, store=opened, set=set_ or [])
+    ledger = complete_ledger(opened)
+    stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
+    names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
+    running = running_stages(opened, names)
+    show(status_summary(planned, ledger, running))
+    if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
+        raise typer.Exit(EXIT_FAILED)
