@@ -21,6 +21,7 @@ from raysweep.sources.fit import with_channels
 from raysweep.sources.prefixes import flat
 
 _RGB = 3
+_IMPORT_TORCH = "import torch\n"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def _to_torchvision(found: Found, to: Path) -> Exported:
         f"model = torchvision.models.{name}()\nmodel.fc = torch.nn.Identity()\n"
         f"model.load_state_dict({_loader(to)})  # takes three channels: repeat a grey slice"
     )
-    return Exported(to, f"import torch, torchvision\n{_imports(to)}{usage}")
+    imports = f"import torch\nimport torchvision\n{_imports(to).removeprefix(_IMPORT_TORCH)}"
+    return Exported(to, f"{imports}{usage}")
 
 
 def _no_torchvision(name: str) -> str:
@@ -205,7 +207,7 @@ def _loader(to: Path) -> str:
 
 
 def _imports(to: Path) -> str:
-    return "from safetensors.torch import load_file\n" if to.suffix == ".safetensors" else "import torch\n"
+    return "from safetensors.torch import load_file\n" if to.suffix == ".safetensors" else _IMPORT_TORCH
 
 
 FORMATS: Mapping[str, Callable[[Found, Path], Exported]] = {

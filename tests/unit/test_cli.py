@@ -275,7 +275,9 @@ def test_wrong_use_is_exit_code_2_with_one_message(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("what", "name"), [("methods", "byol"), ("datasets", "acdc"), ("tasks", "segmentation")])
+@pytest.mark.parametrize(
+    ("what", "name"), [("methods", "byol"), ("datasets", "acdc"), ("tasks", "segmentation"), ("tuning", "lora")]
+)
 def test_list_names_components_with_their_first_line(invoke: Invoke, what: str, name: str) -> None:
     code, out, _ = invoke("list", what)
     assert code == 0
