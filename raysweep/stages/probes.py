@@ -29,11 +29,11 @@ from raysweep.stages.runtime import Runtime
 
 MAX_SLICES = 1024
 """Slices of each split that a probe takes at most, evenly spread over it."""
-MAX_CELLS = 4096
-"""Cells of feature maps that a probe of masks takes at most from each split."""
+MAX_CELLS = {"train": 2048, "val": 4096}
+"""Cells of feature maps that a probe of masks takes at most from each split, evenly spread over it."""
 _BATCH = 64
 _NUM_NEIGHBOURS, _TEMPERATURE = 20, 0.07
-_RIDGE, _MAX_ITERATIONS, _MIN_STD = 1e-2, 100, 1e-6
+_RIDGE, _MAX_ITERATIONS, _MIN_STD = 1e-2, 50, 1e-6
 _MAX_GRID = 28
 
 
@@ -116,7 +116,7 @@ class Probes:
         return {f"{name}_{metric}": score(values, truth["val"]) for name, values in predicted.items()}
 
     def _masks(self, encoder: Encoder) -> dict[str, float]:
-        features, truth = zip(*(self._cells(encoder, self._rows(s, "masks")) for s in ("train", "val")), strict=True)
+        features, truth = zip(*(self._cells(encoder, split) for split in ("train", "val")), strict=True)
         num_classes = len(self.pack.class_names)
         one_hot = F.one_hot(truth[0], num_classes).float()
         # Half way, on a log scale, between the classes' frequencies, under which background wins nearly every vote, and
@@ -131,17 +131,17 @@ class Probes:
             ),
         }
 
-    def _cells(self, encoder: Encoder, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the features (N, D) of cells, and their classes (N,), at most MAX_CELLS evenly spread."""
+    def _cells(self, encoder: Encoder, split: str) -> tuple[Tensor, Tensor]:
+        """Return the features (N, D) of cells of a split, and their classes (N,)."""
         features, classes = [], []
-        for part in _parts(rows):
+        for part in _parts(self._rows(split, "masks")):
             cells = _describe_cells(self._run(encoder, part)).float().cpu()
             shapes = shapes_of(self.pack, part)
             masks = [mask_of(self.pack, int(row)) for row in part]
             _, labels = apply(scaled_slices(self.pack, part), keep_whole(shapes), self.image_size, masks=masks)
             features.append(cells.flatten(2).transpose(1, 2).flatten(0, 1))
             classes.append(_most_frequent(labels, len(self.pack.class_names), *cells.shape[2:]).flatten())
-        chosen = torch.from_numpy(_evenly(np.arange(sum(map(len, features))), MAX_CELLS))
+        chosen = torch.from_numpy(_evenly(np.arange(sum(map(len, features))), MAX_CELLS[split]))
         return torch.cat(features)[chosen], torch.cat(classes)[chosen]
 
 

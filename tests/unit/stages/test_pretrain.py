@@ -16,7 +16,12 @@ from raysweep.store import Store
 from raysweep.sweep import _facts
 from tests.pretraining import backbone_for, small_settings
 
-STATEFUL = ["pcl-v1", "swav", "deepcluster-v2", "ibot", "spark", "supervised"]
+STATEFUL = ["pcl-v1", "deepcluster-v2", "ibot", "supervised"]
+
+
+@pytest.fixture(autouse=True)
+def _small_probes(monkeypatch):
+    monkeypatch.setattr("raysweep.stages.probes.MAX_CELLS", {"train": 256, "val": 256})
 
 
 def stage_of(tiny_study, store: Store, method: str, **given) -> Stage:
