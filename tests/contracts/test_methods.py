@@ -102,12 +102,17 @@ def test_features_of_the_batch_are_kept_without_gradient(name):
     assert not method.features.requires_grad
 
 
+SLOW = {"tico": (16, 50)}
+"""Steps in which a method's own state fills, so that its loss rises whatever is learnt, and steps to learn in."""
+
+
 def test_a_few_steps_on_fixed_views_lower_the_loss(name):
     method = build_method(name)
-    losses = train(method, optimiser_of(method, 3e-3), draw_batch(method), range(13))
+    settling, steps = SLOW.get(name, (0, 13))
+    losses = train(method, optimiser_of(method, 3e-3), draw_batch(method), range(settling + steps))[settling:]
     # Means of three, for methods hide other patches in every step; from the third step on, when every part has set in;
     # and the lowest mean, for a moving teacher's own entropy comes and goes.
-    means = [sum(losses[first : first + 3]) / 3 for first in range(2, 11)]
+    means = [sum(losses[first : first + 3]) / 3 for first in range(2, steps - 2)]
     assert min(means[2:]) < means[0] - 0.03 * abs(means[0])
 
 
