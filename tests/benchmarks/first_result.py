@@ -39,8 +39,9 @@ def run(quick: bool = False) -> Measurement:
     return Measurement(
         rows,
         f"The first of {num_stages} results is there after {first:.0f} s, in the plain grid after "
-        f"{rows[1]['first result s']:.0f} s: both start a worker and import torch before it. All of them are there after {whole:.0f} s, "
-        f"{rows[1]['all results s'] / whole:.1f} times as soon: each plain trial starts a process and imports torch.",
+        f"{rows[1]['first result s']:.0f} s: both start a worker and import torch before it. All of them are there "
+        f"after {whole:.0f} s, {rows[1]['all results s'] / whole:.1f} times as soon: each plain trial starts a process "
+        "and imports torch.",
         {
             "stage": "2 epochs of a U-Net on 4 annotated 40 x 48 slices, with torch, timm and "
             "segmentation-models-pytorch imported in the worker",
