@@ -43,6 +43,7 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
     arms = list(dict.fromkeys(Arm.of(cell).label for cell in tables.cells.to_pylist()))
     provenance = [
         ("pack digests", ", ".join(row["pack"] for row in packs)),
+        ("stopping", _stopping_text(study)),
         ("computed on", "; ".join(sorted(set(hardware)))),
         ("versions", "; ".join(sorted(set(versions)))),
         (
@@ -62,6 +63,27 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
         published=published(study.study, arms, study.task_names),
         provenance=tuple((label, text) for label, text in provenance if text),
     )
+
+
+def _stopping_text(study: Study) -> str:
+    """Return the rules by which the study did without some of its grid; empty if it ran everything."""
+    stop = study.stop
+    rules = []
+    if stop.seeds == "decided":
+        margin = "" if stop.margin is None else f", or lies within {stop.margin:g} of zero"
+        rules.append(
+            f"a comparison with {stop.reference} gets no more seeds once its interval excludes zero{margin}: Student's "
+            f"t over seeds, looked at from seed {stop.min_seeds} on, at level 1 - {stop.alpha:g} / (looks x "
+            "comparisons), so that all intervals of all looks hold at once with the stated probability if differences "
+            "are normal"
+        )
+    if stop.pruning is not None:
+        name = {"asha": "asynchronous successive halving", "median": "the median stopping rule"}[stop.pruning.scheduler]
+        rules.append(
+            "a fine-tuning whose validation score falls behind those of its task, backbone, tuning and annotation "
+            f"count ends early ({name}, from epoch {stop.pruning.grace_epochs} on) and has no test score"
+        )
+    return "; ".join(rules)
 
 
 def _task_text(study: Study, name: str) -> str:
