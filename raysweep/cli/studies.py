@@ -115,6 +115,6 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
     names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
     running = running_stages(opened, names)
-    show(status_summary(planned, ledger, running))
+    show(status_summary(planned, ledger, running, opened.failures(planned.stages)))
     if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
         raise typer.Exit(EXIT_FAILED)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from raysweep._version import __version__
 from raysweep.analysis import Arm
+from raysweep.ledger import FailureRecord
 from raysweep.report.published import NOTHING_PUBLISHED, Publication, published
 from raysweep.results.read import StudyTables
 from raysweep.study import Study
+
+_DONE = "SELECT DISTINCT stage FROM stages WHERE status = 'done'"
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,11 @@ class StudyFacts:
     published: Publication = NOTHING_PUBLISHED
 
 
-def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
-    """Return what a report says of a study: its question, its protocol, and where its numbers come from."""
+def study_facts(study: Study, tables: StudyTables, failures: Sequence[FailureRecord] = ()) -> StudyFacts:
+    """Return what a report says of a study: its question, its protocol, and where its numbers come from.
+
+    ``failures`` are the failed attempts of its stages.
+    """
     run = tables.query(
         """
         SELECT DISTINCT device, precision, threads, versions FROM stages WHERE status = 'done' AND device IS NOT NULL
@@ -44,6 +52,7 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
     provenance = [
         ("pack digests", ", ".join(row["pack"] for row in packs)),
         ("stopping", _stopping_text(study)),
+        ("failed attempts", recovered_text(failures, set(tables.query(_DONE)["stage"].to_pylist()))),
         ("computed on", "; ".join(sorted(set(hardware)))),
         ("versions", "; ".join(sorted(set(versions)))),
         (
@@ -63,6 +72,17 @@ def study_facts(study: Study, tables: StudyTables) -> StudyFacts:
         published=published(study.study, arms, study.task_names),
         provenance=tuple((label, text) for label, text in provenance if text),
     )
+
+
+def recovered_text(failures: Sequence[FailureRecord], done: Container[str]) -> str:
+    """Return how many attempts failed of stages that are done all the same, and of what; empty if none did."""
+    recovered = [failure for failure in failures if failure.stage in done]
+    if not recovered:
+        return ""
+    kinds = Counter(failure.kind for failure in recovered)
+    stages = len({failure.stage for failure in recovered})
+    causes = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    return f"{len(recovered)}, of {stages} stage{'s' if stages > 1 else ''} done since ({causes})"
 
 
 def _stopping_text(study: Study) -> str:

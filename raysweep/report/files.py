@@ -12,13 +12,13 @@ from rich.console import RenderableType
 
 from raysweep.errors import StoreError, did_you_mean
 from raysweep.report import figures, paper_tables
-from raysweep.report.facts import study_facts
+from raysweep.report.facts import StudyFacts, study_facts
 from raysweep.report.findings import find
 from raysweep.report.live import in_flight
 from raysweep.report.page import all_panels, build_report
 from raysweep.report.terminal import terminal_summary
 from raysweep.results.examples import read_examples
-from raysweep.results.read import StudyTables, study_tables
+from raysweep.results.read import StudyTables, stages_of, study_tables
 from raysweep.store import Store
 from raysweep.study import Study
 
@@ -57,7 +57,7 @@ def write_files(
             raise StoreError(f"no format {kind!r}.{did_you_mean(kind, known)} Formats: {', '.join(known)}.")
     tables = study_tables(store, study.study)
     written = [_write(store, study.study, out, *file) for file in _contents(study, store, tables, formats)]
-    return ReportFiles(tuple(written), terminal_summary(tables, study_facts(study, tables)))
+    return ReportFiles(tuple(written), terminal_summary(tables, _facts(study, store, tables)))
 
 
 def live_page(study: Study, store: Store, refresh_s: int) -> str:
@@ -68,7 +68,12 @@ def live_page(study: Study, store: Store, refresh_s: int) -> str:
     """
     tables = study_tables(store, study.study)
     running = in_flight(store, tables, refresh_s)
-    return build_report(tables, partial(read_examples, store), study_facts(study, tables), running)
+    return build_report(
+        tables,
+        partial(read_examples, store),
+        _facts(study, store, tables),
+        running,
+    )
 
 
 def _contents(
@@ -77,7 +82,7 @@ def _contents(
     """Yield path and content of every file."""
     findings = find(tables)
     if "html" in formats:
-        page = build_report(tables, partial(read_examples, store), study_facts(study, tables))
+        page = build_report(tables, partial(read_examples, store), _facts(study, store, tables))
         yield "index.html", page.encode()
     for kind, render in (("md", paper_tables.to_markdown), ("tex", paper_tables.to_latex)):
         if kind in formats:
@@ -90,6 +95,10 @@ def _contents(
         if drawn in formats:
             for name, data in figures.figures(all_panels(findings, tables), drawn):
                 yield f"figures/{name}.{drawn}", data
+
+
+def _facts(study: Study, store: Store, tables: StudyTables) -> StudyFacts:
+    return study_facts(study, tables, store.failures(stages_of(tables.cells)))
 
 
 def _write(store: Store, study: str, out: Path | None, path: str, data: bytes) -> str:

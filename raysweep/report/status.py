@@ -9,10 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raysweep.ledger import LedgerRecord
+from raysweep.ledger import FailureRecord, LedgerRecord
 from raysweep.planning import Plan, Stage
 from raysweep.planning.model import is_done
 from raysweep.planning.summary import summarise
+from raysweep.report.facts import recovered_text
 from raysweep.report.live import RunningStage
 from raysweep.report.sentences import duration
 
@@ -22,16 +23,22 @@ _MAX_LISTED = 4
 
 
 def status_summary(
-    plan: Plan, ledger: Mapping[str, LedgerRecord], running: Sequence[RunningStage] = ()
+    plan: Plan,
+    ledger: Mapping[str, LedgerRecord],
+    running: Sequence[RunningStage] = (),
+    failures: Sequence[FailureRecord] = (),
 ) -> RenderableType:
-    """Return counts of a plan's stages, cells by source, what is running, and why stages failed."""
+    """Return counts of a plan's stages, cells by source, what is running, and why stages and attempts failed."""
     counts = summarise(plan, ledger)
     still = counts.num_stages - counts.num_done - counts.num_failed
     head = (
         f"{counts.study}: {counts.num_done} of {counts.num_stages} stages done, {counts.num_failed} failed, "
         f"{still} open ({counts.num_cells} cells)"
     )
-    return Group(Text(head, "bold"), _sources(plan, ledger), *_running(running), *_failures(plan, ledger))
+    done = {stage.id for stage in plan.stages.values() if is_done(stage, ledger.get(stage.id))}
+    recovered = recovered_text(failures, done)
+    attempts = [Text(f"failed attempts: {recovered}")] if recovered else []
+    return Group(Text(head, "bold"), _sources(plan, ledger), *_running(running), *_failures(plan, ledger), *attempts)
 
 
 def cell_states(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Counter[str]]:

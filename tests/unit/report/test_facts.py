@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.report.facts import _stopping_text
+from raysweep.ledger import FailureRecord
+from raysweep.report.facts import _stopping_text, recovered_text
 from tests.studies import fake_study
 
 DECIDED = {"seeds": "decided", "reference": "random", "alpha": 0.1}
@@ -28,3 +29,14 @@ def test_the_report_states_the_rules_by_which_a_study_stopped(stop, stated):
     text = _stopping_text(fake_study({"grid.seed": [0, 1, 2, 3], "stop": stop}))
     for part in stated:
         assert part in text
+
+
+def test_attempts_that_failed_are_told_of_stages_that_are_done_all_the_same():
+    failures = [
+        FailureRecord("a", 1, "node", "the node was lost"),
+        FailureRecord("a", 1, "error", "ValueError"),
+        FailureRecord("b", 1, "node", "the node was lost"),
+        FailureRecord("c", 2, "error", "for good"),
+    ]
+    assert recovered_text(failures, {"a", "b"}) == "3, of 2 stages done since (node 2, error 1)"
+    assert recovered_text(failures, {"d"}) == ""
