@@ -92,6 +92,7 @@ class StageQueue:
         self._order = {stage: position for position, stage in enumerate(self.stages)}
         self._ready: dict[Hashable, list[tuple[float, int, str]]] = {}
         self._delayed: list[tuple[float, int, str]] = []
+        self._passed_over: dict[str, float] = {}
         self._counts: Counter[State] = Counter()
         self._states: dict[str, State] = {}
         self._priorities = longest_paths(plan, cost, skip=lambda stage: is_done(stage, ledger.get(stage.id)))
@@ -131,18 +132,25 @@ class StageQueue:
         self,
         accept: Callable[[Stage], bool] = lambda _: True,
         bonus: Callable[[Stage], float] = lambda _: 0.0,
+        patience_s: float = 0.0,
     ) -> Stage | None:
         """Hand out the first ready stage that ``accept`` takes; None if there is none.
 
         Args:
             accept: sees the first ready stage of every group, in order of priority, and may refuse it for its group.
             bonus: added to a stage's priority, in the unit of the costs: what running it now would save.
+            patience_s: how long the stage of the highest priority may be passed over for others' bonus.
         """
         if self.is_draining:
             return None
         self._end_delays()
         heads = [head for head in map(self._head, list(self._ready)) if head is not None]
-        heads.sort(key=lambda stage: (-self._priorities[stage.id] - bonus(stage), self._order[stage.id]))
+        heads.sort(key=lambda stage: (-self._priorities[stage.id], self._order[stage.id]))
+        if heads and self._clock() - self._passed_over.get(heads[0].id, self._clock()) <= patience_s:
+            first = heads[0].id
+            heads.sort(key=lambda stage: -self._priorities[stage.id] - bonus(stage))
+            if heads[0].id != first:
+                self._passed_over.setdefault(first, self._clock())
         for head in heads:
             group = self._group_of(head)
             stage: Stage | None = head

@@ -105,7 +105,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self.refresh()  # while no trial is live, Tune waits for one here and calls nothing else
         self._admission.update(self._cluster.nodes())
         self._admission.begin_round()
-        stage = self._launch.queue.take(self._accept, self._bonus)
+        stage = self._launch.queue.take(self._accept, self._bonus, patience_s=WORKER_START_S)
         if stage is None:
             return None
         request = self._launch.request(stage)

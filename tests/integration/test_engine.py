@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.engine import search
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.tune import TuneExecutor
 from raysweep.store import Store
@@ -89,7 +90,8 @@ def test_stage_that_no_node_can_hold_fails_with_the_nodes_in_its_message(mixed):
     assert outcome.skipped["needs huge"].startswith("because huge failed: no node has room")
 
 
-def test_large_request_is_not_starved_by_small_ones(store):
+def test_large_request_is_not_starved_by_small_ones(store, monkeypatch):
+    monkeypatch.setattr(search, "WORKER_START_S", 0.0)  # else the small ones may go first for so long: warm workers
     small = [f"small {number}" for number in range(8)]
     outcome = run(
         store,

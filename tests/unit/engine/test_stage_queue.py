@@ -154,9 +154,30 @@ def test_a_stage_that_a_warm_worker_can_take_goes_before_one_of_almost_the_same_
     first = pretrain_of(plan)
     child = queue.stages[started_from(plan, 1)[0]]
     gap = queue.priority(first.id) - queue.priority(child.id)
-    assert queue.take(bonus=lambda stage: gap - 0.1 if stage.kind == "finetune" else 0.0).kind == "pretrain"
+    assert (
+        queue.take(patience_s=9, bonus=lambda stage: gap - 0.1 if stage.kind == "finetune" else 0.0).kind == "pretrain"
+    )
     queue.interrupted(first.id)
-    assert queue.take(bonus=lambda stage: gap + 0.1 if stage.kind == "finetune" else 0.0).kind == "finetune"
+    assert (
+        queue.take(patience_s=9, bonus=lambda stage: gap + 0.1 if stage.kind == "finetune" else 0.0).kind == "finetune"
+    )
+
+
+def test_the_stage_of_the_highest_priority_is_passed_over_only_for_so_long(plan):
+    now = [0.0]
+    queue = StageQueue(plan, {}, group_of=lambda stage: stage.kind, clock=lambda: now[0])
+    for epoch in (1, 2):
+        queue.snapshot(pretrain_of(plan).id, epoch)
+
+    def take():
+        return queue.take(bonus=lambda stage: 1000.0 if stage.kind == "finetune" else 0.0, patience_s=15.0).kind
+
+    assert take() == "finetune"
+    now[0] = 15.0
+    assert take() == "finetune"
+    now[0] = 15.1
+    assert take() == "pretrain"
+    assert take() == "finetune"
 
 
 def test_a_stage_stopped_by_the_scheduler_has_ended_and_is_not_done(plan):
