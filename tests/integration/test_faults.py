@@ -118,7 +118,7 @@ def test_first_interrupt_ends_running_stages_after_their_epoch_and_starts_nothin
 
 
 def test_tunes_asha_stops_stages_that_fall_behind(store):
-    fakes = [Fake(f"{score}", epochs=8, epoch_s=0.2, val_score=score) for score in (0.9, 0.1, 0.8, 0.2, 0.7, 0.05)]
+    fakes = [Fake(f"{score}", epochs=60, epoch_s=0.2, val_score=score) for score in (0.9, 0.1, 0.8, 0.2, 0.7, 0.05)]
     pruning = {"scheduler": "asha", "grace_epochs": 2, "reduction_factor": 2}
     plan = fake_plan(fakes, stop={"pruning": pruning})
     outcome = TuneExecutor(runner=RUNNER).run(Launch(plan, store))
