@@ -78,6 +78,7 @@ class _Builder:
         self.snapshots: dict[str, set[int]] = {}
         self.naive_epochs: Counter[str] = Counter()
         self._chains: dict[tuple[Any, ...], _Chain] = {}
+        self._strategies: dict[tuple[Any, ...], str] = {}
         self._tasks = {name: self._task(name) for name in study.task_names}
         self._method = cache(self._method_config)
         self._tuning = cache(self._tuning_config)
@@ -89,7 +90,7 @@ class _Builder:
         """Return a grid point with its stages, adding those that are new."""
         chain = self._chain(point)
         task = self._tasks[point.task]
-        strategy = strategy_of(self._weights_step(point), self._taken(point), task.settings.pack)
+        strategy = self._strategy(point, task.settings.pack)
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
         count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
@@ -155,8 +156,13 @@ class _Builder:
             if epochs and method is not None:
                 yield step.pretrain, method, epochs
 
-    def _taken(self, point: _Point) -> list[TakenStep]:
-        return [TakenStep(step.pack, method) for step, method, _ in self._steps(point)]
+    def _strategy(self, point: _Point, task_pack: str) -> str:
+        """Return the strategy of a grid point's chain, which is the same for all its counts and seeds."""
+        key = (point.source, point.method, point.length, task_pack)
+        if key not in self._strategies:
+            taken = [TakenStep(step.pack, method) for step, method, _ in self._steps(point)]
+            self._strategies[key] = strategy_of(self._weights_step(point), taken, task_pack)
+        return self._strategies[key]
 
     def _run_length(self, step: PretrainStep, epochs: int) -> int:
         """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""

@@ -93,7 +93,7 @@ def estimate(plan: Plan, ledger: Mapping[str, LedgerRecord], rates: Rates) -> Es
     on_gpu = any(wanted.asks_gpu for wanted in resources.values())
     share = {kind: wanted.gpu_share if on_gpu else wanted.cpus for kind, wanted in resources.items()}
     stages = list(plan.stages.values())
-    open_stages = [stage for stage in stages if not is_done(stage, ledger.get(stage.id))]
+    done = {stage.id for stage in stages if is_done(stage, ledger.get(stage.id))}
 
     def hours(some: Iterable[Stage], epochs: Callable[[Stage], float]) -> Hours:
         by_kind = {"pretrain": 0.0, "finetune": 0.0}
@@ -101,11 +101,11 @@ def estimate(plan: Plan, ledger: Mapping[str, LedgerRecord], rates: Rates) -> Es
             by_kind[stage.kind] += epochs(stage) * rates.epoch_s(stage) * share[stage.kind] / 3600
         return Hours(**by_kind)
 
-    paths = longest_paths(plan, rates.stage_s, skip=lambda stage: is_done(stage, ledger.get(stage.id)))
+    paths = longest_paths(plan, rates.stage_s, skip=lambda stage: stage.id in done)
     return Estimate(
         unit="GPU-hours" if on_gpu else "core-hours",
         whole=hours(stages, lambda stage: stage.epochs),
-        left=hours(open_stages, lambda stage: stage.epochs),
+        left=hours((stage for stage in stages if stage.id not in done), lambda stage: stage.epochs),
         naive=hours(stages, lambda stage: plan.naive_epochs.get(stage.id, stage.epochs)),
         critical_path_h=max(paths.values(), default=0.0) / 3600,
         num_measured=sum(rates.knows(stage) for stage in stages),
