@@ -36,10 +36,9 @@ def scaled_slices(pack: Pack, rows: NDArray[np.int64]) -> Tensor | list[Tensor]:
     if len(np.unique(index.bucket[rows])) > 1:
         return [scaled_slice(pack, int(row)) for row in rows]
     values = pack.images(rows).astype(np.float32)
-    low, high = index.intensity_low[rows], index.intensity_high[rows]
-    shape = (-1, 1, 1, 1)
-    values -= low.reshape(shape)
-    values /= np.maximum(high - low, np.float32(_MIN_RANGE)).reshape(shape)
+    low, high = index.channel_low[rows][:, :, None, None], index.channel_high[rows][:, :, None, None]
+    values -= low
+    values /= np.maximum(high - low, np.float32(_MIN_RANGE))
     return torch.from_numpy(values)
 
 

@@ -112,10 +112,16 @@ def optimise(
     scaler: torch.amp.GradScaler,
     parameters: Sequence[nn.Parameter],
     clip_norm: float | None,
+    complete: Callable[[], None] | None = None,
 ) -> None:
-    """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None."""
+    """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None.
+
+    ``complete`` is called when this process has its gradients, to add those of others.
+    """
     optimiser.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if complete is not None:
+        complete()
     if clip_norm is not None:
         scaler.unscale_(optimiser)
         torch.nn.utils.clip_grad_norm_(parameters, clip_norm)

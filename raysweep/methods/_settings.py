@@ -1,0 +1,61 @@
+"""What a study file may say of a method; it validates without torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from raysweep.settings import Augmentation, Optimisation, Settings
+
+Target = Literal["labels", "masks"] | None
+
+
+class View(Settings):
+    """One of the views that a method takes of each slice."""
+
+    augmentation: Augmentation = Augmentation()
+    """Random transformations of the view."""
+    size_px: int | None = None
+    """Side of the square view in pixels; null for the study's image size."""
+
+
+class MethodSettings(Settings, ABC):
+    """Settings that every method has; a method adds its own and overrides the defaults.
+
+    A study that changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps the method's own
+    defaults for the others.
+    """
+
+    optimisation: Optimisation = Optimisation()
+    """Optimiser and learning-rate schedule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_the_method(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {key: field.default for key, field in cls.model_fields.items()}
+        return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
+
+    @abstractmethod
+    def views(self, image_size: int) -> tuple[View, ...]:
+        """Return the views that the method takes of each slice, in the order that its loss expects.
+
+        Args:
+            image_size: the study's image size in pixels, which the size of small views follows.
+        """
+
+    def target(self) -> Target:
+        """Return what the loss learns from beside the slices: nothing, labels of slices, or masks."""
+        return None
+
+
+def _overlay(default: Any, given: Any) -> Any:
+    """Return ``given`` with what it leaves out of a settings group taken from ``default``."""
+    if not (isinstance(default, Settings) and isinstance(given, Mapping)):
+        return given
+    changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
+    return default.model_dump() | changed
