@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
+from raysweep.secrecy import refuse_secrets
 from raysweep.study.chains import is_weights_file
 from raysweep.study.check import Problem, component_problems, validation_problems
 from raysweep.study.schema import Study
@@ -48,11 +49,13 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         overrides: ``dotted.key=value`` texts applied to it, the value being YAML: ``grid.seed=[0,1]``.
 
     Raises:
-        StudyError: naming the file and every key that is wrong, with what is allowed.
+        StudyError: naming the file and every key that is wrong, with what is allowed; or if it holds a secret.
     """
     file = Path(path)
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
+        text = file.read_text(encoding="utf-8")
+        refuse_secrets(text, f"study file {file}")
+        document = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
     except OSError as error:
         raise StudyError(f"study file {file} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -60,6 +63,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     if not isinstance(document, dict):
         raise StudyError(f"study file {file} holds {type(document).__name__}; it must be a mapping of keys")
     for override in overrides:
+        refuse_secrets(override, f"--set {override.partition('=')[0]}")
         _apply(document, override)
     return validate_study(_anchored(document, file.parent), str(file))
 
