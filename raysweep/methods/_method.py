@@ -102,6 +102,12 @@ class MethodSettings(Settings, ABC):
         defaults = {key: field.default for key, field in cls.model_fields.items()}
         return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
 
+    @model_validator(mode="after")
+    def _schedule_needs_no_validation(self) -> MethodSettings:
+        if self.optimisation.schedule == "plateau":
+            raise ValueError("pretraining validates nothing that plateau could watch; take cosine, polynomial or step")
+        return self
+
     @abstractmethod
     def views(self, image_size: int) -> tuple[View, ...]:
         """Return the views that the method takes of each slice, in the order that its loss expects.
