@@ -45,6 +45,35 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
 
 
+Drawing = Literal["nested", "anew", "kalapos2022", "taher2021"]
+"""nested: a smaller annotation subset lies inside a larger one of the same seed. anew: each count is drawn on its own.
+kalapos2022: as that study drew them, slice by slice with ``numpy.random.choice`` after ``numpy.random.seed(seed)``, not
+stratified, whatever the patient. numpy takes the first of one permutation, so that subsets of one seed nest after all.
+taher2021: as that study drew its label fractions, the first of one order that ``random.Random(99)`` shuffled, the same
+for every seed.
+
+Source: public code of Kalapos & Gyires-Toth 2022, and of Hosseinzadeh Taher et al. 2021.
+"""
+
+Uncertain = Literal["ones", "zeros", "lsr-ones", "lsr-zeros", "ignore"]
+"""What becomes of uncertain labels: 1 (U-Ones), 0 (U-Zeros), a random number near one or near zero each (LSR), or left
+out.
+
+Source: Irvin et al., CheXpert, AAAI 2019; Pham et al., Interpreting chest X-rays via CNNs, Neurocomputing 2021.
+"""
+Unknown = Literal["ignore", "zeros"]
+"""What becomes of labels that are not known: left out, or taken for absent."""
+
+
+def _within_one(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= bounds[0] <= bounds[1] <= 1:
+        raise ValueError("a range of labels is two numbers from 0 to 1, the smaller one first")
+    return bounds
+
+
+LabelRange = Annotated[tuple[float, float], AfterValidator(_within_one)]
+
+
 class Augmentation(Settings):
     """Random transformations of one view of a slice, each drawn per sample.
 
@@ -208,8 +237,9 @@ class Training(Settings):
     """Slices per optimiser step."""
     image_size: int = Field(224, ge=32, multiple_of=32)
     """Side of the square training crops, in pixels."""
-    steps: Literal["same", "natural"] = "same"
-    """same: every trial takes the steps of the full annotated set, repeating its slices; natural: one pass an epoch."""
+    steps: Literal["same", "natural", "kalapos2022"] = "same"
+    """same: every trial takes the steps of the full annotated set, repeating its slices; natural: one pass an epoch;
+    kalapos2022: the subset is repeated int(1 / share of the annotations) times and the last, smaller batch dropped."""
     optimisation: Optimisation = Optimisation()
     """Optimiser and schedule."""
     augmentation: Augmentation = Augmentation(

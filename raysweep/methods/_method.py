@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from raysweep.errors import PackError, StudyError
@@ -119,6 +121,10 @@ class MethodSettings(Settings, ABC):
     def target(self) -> Target:
         """Return what the loss learns from beside the slices: nothing, labels of slices, or masks."""
         return None
+
+    def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+        """Return labels (N, L) of slices as the loss learns them, NaN where one is left out."""
+        return labels
 
 
 def _overlay(default: Any, given: Any) -> Any:

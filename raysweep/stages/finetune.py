@@ -46,7 +46,8 @@ class FinetuneLoop(TrainingLoop):
             self.pack,
             self.config["annotations"],
             unit=self.settings.annotate_by,
-            drawing="nested" if self.settings.nested else "anew",
+            drawing=self.settings.drawing,
+            stratify=self.settings.stratify,
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
@@ -73,6 +74,8 @@ class FinetuneLoop(TrainingLoop):
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _steps_per_epoch(self) -> int:
+        if self.training.steps == "kalapos2022":
+            return max(1, len(self.rows) * int(self.config["repeat"]) // self.training.batch_size)
         full = len(self.pack.select(split="train", annotated=True))
         slices = full if self.training.steps == "same" else len(self.rows)
         return math.ceil(slices / self.training.batch_size)
@@ -90,6 +93,9 @@ class FinetuneLoop(TrainingLoop):
 
     def _draw_order(self, num_samples: int) -> Tensor:
         """Return positions in the subset: whole random orders, one after another, cut to length."""
+        if self.training.steps == "kalapos2022":  # one order of all the repetitions, as of a longer list
+            repeated = max(len(self.rows) * int(self.config["repeat"]), num_samples)
+            return torch.randperm(repeated, generator=self.generator)[:num_samples] % len(self.rows)
         rounds = math.ceil(num_samples / len(self.rows))
         orders = [torch.randperm(len(self.rows), generator=self.generator) for _ in range(rounds)]
         return torch.cat(orders)[:num_samples]
