@@ -113,7 +113,8 @@ class _Builder:
         for pretraining, length in chain.trained.items():
             self.naive_epochs[pretraining] += length
         self.naive_epochs[stage] += epochs
-        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained), strategy)
+        unit = pack.unit_name(task.settings.annotate_by)
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained), strategy, unit)
         if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
