@@ -12,6 +12,7 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
     data,
     export,
     reports,
+    simulate,
     studies,
     tables,
     weights,
@@ -19,7 +20,7 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
 
-__all__ = ["app", "data", "export", "main", "reports", "studies", "tables", "weights"]
+__all__ = ["app", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:
