@@ -17,8 +17,8 @@ from raysweep.planning import Stage
 WORKER_START_S = 15.0
 """What a worker takes until its first step, imports included: a stage that a warm worker can take saves it."""
 
-MAX_STARTING = 8
-"""Workers that may start at the same time."""
+MAX_STARTING = 256
+"""Workers that may start at the same time; only stages that a node has room for start one."""
 
 
 @dataclass(frozen=True)

@@ -155,16 +155,14 @@ def longest_paths(
     return longest
 
 
-def critical_path(
-    plan: Plan, cost: Callable[[Stage], float], skip: Callable[[Stage], bool] = lambda _: False
-) -> list[tuple[Stage, int]]:
+def critical_path(plan: Plan, cost: Callable[[Stage], float]) -> list[tuple[Stage, int]]:
     """Return the stages of the longest path, each with the epoch up to which the path follows it."""
-    longest = longest_paths(plan, cost, skip)
+    longest = longest_paths(plan, cost)
     children = plan.children()
     path: list[tuple[Stage, int]] = []
     stage = max(plan.stages.values(), key=lambda stage: longest[stage.id], default=None)
     while stage is not None:
-        own = 0.0 if skip(stage) else cost(stage)
+        own = cost(stage)
         ends: list[tuple[float, int, Stage | None]] = [(own, stage.epochs, None)]
         for child in children[stage.id]:
             assert child.parent is not None  # it is a child

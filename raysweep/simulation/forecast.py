@@ -9,11 +9,11 @@ from statistics import median
 from raysweep.engine.requests import Requests
 from raysweep.planning import Plan, Stage
 from raysweep.planning.cost import Rates, critical_path
-from raysweep.simulation.bound import Bound, lower_bound
+from raysweep.simulation.bound import Bound, left_of, lower_bound
 from raysweep.simulation.cluster import STAYING, Cluster, Prices, Spot
 from raysweep.simulation.durations import USUAL, Doubt, Durations
 from raysweep.simulation.overheads import MEASURED, Overheads
-from raysweep.simulation.run import SimulatedLaunch, Trace, left_stages
+from raysweep.simulation.run import SimulatedLaunch, Trace
 from raysweep.store import LedgerRecord
 
 _STAGES_IN_ALL = 200_000
@@ -144,8 +144,8 @@ def forecast(
     Raises:
         RaysweepError: if a cluster cannot hold a stage.
     """
-    left = left_stages(plan, ledger)
-    names = {stage.id for stage in left}
+    what_is_left = left_of(plan, ledger)
+    left = list(what_is_left.stages.values())
     is_drawn = _is_drawn(left, rates, clusters, spot, doubt)
     num_draws = draws or (_num_draws(len(left)) if is_drawn else 1)
     wanted = plan.study.resources
@@ -160,15 +160,15 @@ def forecast(
             )
             traces.append(launch.run())
             requests = Requests(wanted, rates)
-            bounds.append(lower_bound(plan, names, durations.stage_s, requests, cluster))
+            bounds.append(lower_bound(what_is_left, durations.stage_s, requests, cluster))
         sizes.append(SizeForecast(cluster, unit, tuple(traces), tuple(bounds), prices))
-    path = critical_path(plan, rates.stage_s, skip=lambda stage: stage.id not in names)
+    path = critical_path(what_is_left, rates.stage_s)
     return Forecast(
         study=plan.study.study,
         num_left=len(left),
         num_stages=len(plan.stages),
         num_assumed=sum(not rates.knows(stage) for stage in left),
-        path=tuple((stage, epoch, epoch * rates.epoch_s(stage)) for stage, epoch in path if stage.id in names),
+        path=tuple((stage, epoch, epoch * rates.epoch_s(stage)) for stage, epoch in path),
         sizes=tuple(sizes),
         overheads=overheads,
         spot=spot,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
+from raysweep.engine.admission import Admission
 from raysweep.engine.dispatch import Assignment, Dispatcher
-from raysweep.engine.queue import Retries, StageQueue, State
+from raysweep.engine.queue import Retries, StageQueue
 from raysweep.engine.requests import Requests, request_key
 from raysweep.errors import RaysweepError
 from raysweep.planning import Plan, Stage
@@ -25,7 +26,7 @@ _MOST_ATTEMPTS = 1000
 """Attempts of one stage that lost nodes may end before the simulation gives up."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Attempt:
     """A stage on a node, from the moment it is handed out."""
 
@@ -35,6 +36,8 @@ class Attempt:
     handed_s: float
     trains_from_s: float
     epoch_s: float
+    lost_s: float | None = None
+    """When its node was taken away, if it was."""
 
     @property
     def ends_s(self) -> float:
@@ -110,7 +113,10 @@ class SimulatedLaunch:
         self._cluster = cluster
         self._kinds = dict(cluster.nodes())
         self._up = {node: kind.resources() for node, kind in self._kinds.items()}
-        self._dispatcher = Dispatcher(self._queue, self._requests, self._up, refuse=self._refuse)
+        everywhere = Admission(dict(self._up))
+        self._dispatcher = Dispatcher(
+            self._queue, self._requests, self._up, refuse=self._refuse, may_come=everywhere.can_ever_hold
+        )
         self._durations = durations
         self._overheads = overheads
         self._spot = spot
@@ -220,6 +226,7 @@ class SimulatedLaunch:
         self._idle = Counter({worker: number for worker, number in self._idle.items() if worker[0] != node})
         for attempt in [a for a in self._running.values() if a.assignment.node == node]:
             del self._running[attempt.stage.id]
+            attempt.lost_s = self._now
             self._count_training(attempt, attempt.saved_at(self._now))
             self._saved[attempt.stage.id] = attempt.saved_at(self._now)
             self._check_progress(attempt)
@@ -262,10 +269,3 @@ class SimulatedLaunch:
 
 def _nothing() -> None:
     """Wake the driver."""
-
-
-def left_stages(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> list[Stage]:
-    """Return the stages that a launch would run: neither done, nor failed or stopped for good, nor behind a failure."""
-    queue = StageQueue(plan, ledger, keep_stopped=plan.study.stop.pruning is not None)
-    ended = (State.DONE, State.FAILED, State.STOPPED, State.SKIPPED)
-    return [stage for stage in plan.stages.values() if queue.state(stage.id) not in ended]
