@@ -13,6 +13,7 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
     data,
     export,
     reports,
+    simulate,
     studies,
     tables,
     weights,
@@ -21,7 +22,7 @@ from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
 from raysweep.secrecy import mask
 
-__all__ = ["app", "cluster", "data", "export", "main", "reports", "studies", "tables", "weights"]
+__all__ = ["app", "cluster", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:
