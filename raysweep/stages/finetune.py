@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raysweep import registry
 from raysweep.data.augment import apply, draw
-from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
@@ -100,11 +100,9 @@ class FinetuneLoop(TrainingLoop):
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = [int(row) for row in self.rows[batch.numpy()]]
-        slices = [scaled_slice(self.pack, row) for row in rows]
-        masks = [mask_of(self.pack, row) for row in rows]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        parameters = draw(self.training.augmentation, shapes, self.generator)
+        rows = self.rows[batch.numpy()]
+        slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+        parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
         device = self.runtime.device
         images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
         return normalised(images, self.normalisation), labels

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from raysweep.data.pack import open_pack
+from raysweep.data.reader import open_reader
 from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
@@ -70,6 +71,7 @@ class TrainingLoop(ABC):
         self.attempt = attempt
         self.config = stage.config
         self.pack = open_pack(stage.inputs["pack"])
+        self.reader = open_reader(self.pack, runtime.device, runtime.memory_bytes())
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
         self.started_at = datetime.now(UTC)

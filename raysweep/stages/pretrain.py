@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import AugmentationParameters, apply, draw, keep_whole, places
-from raysweep.data.slices import mask_of, normalised, relative_positions, scaled_slices, shapes_of
+from raysweep.data.augment import AugmentationParameters, Slices, apply, draw, keep_whole, places
+from raysweep.data.slices import normalised, relative_positions
 from raysweep.errors import PackError
 from raysweep.methods import Batch, Method, MethodSettings, Run, collapse_metrics
 from raysweep.planning import Stage
@@ -107,9 +107,8 @@ class PretrainLoop(TrainingLoop):
         for ids in torch.split(torch.arange(len(self.rows)), self.batch_size):
             self.beat()
             rows = self.rows[ids.numpy()]
-            slices = apply(
-                scaled_slices(self.pack, rows), keep_whole(shapes_of(self.pack, rows)), self.image_size, device=device
-            )
+            whole = keep_whole(self.reader.shapes(rows))
+            slices = apply(self.reader.slices(rows), whole, self.image_size, device=device)
             yield ids.to(device), normalised(slices, self.normalisation)
 
     def _step(self, ids: Tensor) -> dict[str, Tensor]:
@@ -124,8 +123,8 @@ class PretrainLoop(TrainingLoop):
 
     def _draw_batch(self, ids: Tensor) -> Batch:
         device, rows = self.runtime.device, self.rows[ids.numpy()]
-        slices, shapes = scaled_slices(self.pack, rows), shapes_of(self.pack, rows)
-        masks = [mask_of(self.pack, int(row)) for row in rows] if self.target == "masks" else None
+        slices, shapes = self.reader.slices(rows), self.reader.shapes(rows)
+        masks = self.reader.masks(rows) if self.target == "masks" else None
         labels = torch.from_numpy(self.pack.index.labels[rows]).to(device) if self.target == "labels" else None
         views, of_masks, where = [], [], []
         for view in self.method.views():
@@ -137,7 +136,7 @@ class PretrainLoop(TrainingLoop):
         return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
 
     def _augment(
-        self, slices: Tensor | list[Tensor], parameters: AugmentationParameters, size: int, masks: list[Tensor] | None
+        self, slices: Slices, parameters: AugmentationParameters, size: int, masks: Slices | None
     ) -> tuple[Tensor, list[Tensor]]:
         if masks is None:
             return apply(slices, parameters, size, device=self.runtime.device), []

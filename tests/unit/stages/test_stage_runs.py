@@ -12,6 +12,7 @@ import numpy
 import pytest
 import torch
 
+from raysweep.data.reader import ResidentReader, resident_or_mapped
 from raysweep.errors import StageError
 from raysweep.planning import Stage, build_plan
 from raysweep.results.read import store_tables
@@ -91,6 +92,22 @@ def test_stages_interrupted_after_any_epoch_continue_to_the_same_bits(undisturbe
         torch.rand(7)  # whatever else the process did
         assert run(stage, tiny_store, attempt=2)[0] == epoch
         assert not tiny_store.exists(tiny_store.resume_path(stage.id))
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_resident_packs_change_no_bit(undisturbed, tiny_store, monkeypatch):
+    """On a CPU: there the arithmetic after the reader is the same, which a GPU has kernels of its own for."""
+    expected, plan = undisturbed
+    given = []
+
+    def resident(pack, device, memory_bytes):
+        given.append(resident_or_mapped(pack, device, 10**9))
+        return given[-1]
+
+    monkeypatch.setattr("raysweep.stages.loop.open_reader", resident)
+    for stage in plan.stages.values():
+        run(stage, tiny_store)
+    assert {type(reader) for reader in given} == {ResidentReader}
     assert facts(tiny_store) == facts(expected)
 
 
