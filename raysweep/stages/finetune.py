@@ -90,10 +90,12 @@ class FinetuneLoop(TrainingLoop):
 
     def _step(self, batch: Tensor) -> Tensor:
         slices, masks = self._augmented(batch)
-        with self.runtime.autocast():
-            output = self.network(slices)
-        loss = self.task.loss(output, masks)
-        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        with self.phases("forward"):
+            with self.runtime.autocast():
+                output = self.network(slices)
+            loss = self.task.loss(output, masks)
+        clip_norm = self.training.optimisation.clip_norm
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
@@ -101,11 +103,13 @@ class FinetuneLoop(TrainingLoop):
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
         rows = self.rows[batch.numpy()]
-        slices, masks = self.reader.slices(rows), self.reader.masks(rows)
-        parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
-        device = self.runtime.device
-        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-        return normalised(images, self.normalisation), labels
+        with self.phases("data"):
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+        with self.phases("augmentation"):
+            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
+            device = self.runtime.device
+            images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
+            return normalised(images, self.normalisation), labels
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -119,7 +123,8 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
         self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
         if evaluation.score > self.best_score:
             self.best_epoch, self.best_score = epoch, evaluation.score
@@ -148,7 +153,8 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         rows = self.pack.select(split="test", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)

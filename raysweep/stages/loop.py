@@ -24,6 +24,7 @@ from raysweep.settings import Optimisation
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
+from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime
 from raysweep.store import LedgerRecord, Store
@@ -64,6 +65,9 @@ class TrainingLoop(ABC):
     beat: Callable[[], None] = staticmethod(no_beat)
     """Called before every optimiser step and every evaluated batch; what it raises ends the stage."""
 
+    phases: Phases = UNMEASURED
+    """Told what the stage is doing, for profiles."""
+
     def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
         self.stage = stage
         self.store = store
@@ -95,7 +99,8 @@ class TrainingLoop(ABC):
             self.history.add("train", metrics)
             begin = time.perf_counter()
             published = self.end_epoch()
-            self._save()
+            with self.phases("saving"):
+                self._save()
             self.history.elapsed_s += time.perf_counter() - begin
             yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
         yield Progress(self.history.epoch, score=self._finish())
@@ -134,6 +139,7 @@ class TrainingLoop(ABC):
     def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
         """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate."""
         self.beat()
+        self.phases.step()
         total_steps = self.stage.epochs * steps_per_epoch
         rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps)
         set_learning_rate(optimiser, rate)
