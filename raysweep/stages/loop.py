@@ -23,10 +23,10 @@ from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime
+from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.store import LedgerRecord, Store
 
 
@@ -78,6 +78,7 @@ class TrainingLoop(ABC):
         self.reader = open_reader(self.pack, runtime.device, runtime.memory_bytes())
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
+        self.plateau = Plateau()
         self.started_at = datetime.now(UTC)
 
     def run(self) -> Iterator[Progress]:
@@ -86,7 +87,7 @@ class TrainingLoop(ABC):
         if not self.history.epoch:
             self.start()
         yield Progress(self.history.epoch, self.published_snapshots())
-        while self.history.epoch < self.stage.epochs:
+        while self.history.epoch < self.stage.epochs and not self.ends_early():
             begin = time.perf_counter()
             self.history.epoch += 1
             metrics = self.train_epoch()
@@ -132,6 +133,10 @@ class TrainingLoop(ABC):
         """Return the epochs of snapshots that an earlier attempt published."""
         return ()
 
+    def ends_early(self) -> bool:
+        """Whether the epochs trained so far are enough, although more were planned."""
+        return False
+
     def can_continue(self, epoch: int) -> bool:
         """Whether a training state saved after an epoch can be continued, rather than starting over."""
         return True
@@ -141,7 +146,7 @@ class TrainingLoop(ABC):
         self.beat()
         self.phases.step()
         total_steps = self.stage.epochs * steps_per_epoch
-        rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps)
+        rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps, self.plateau.scale)
         set_learning_rate(optimiser, rate)
         set_weight_decay(optimiser, weight_decay(settings, self.history.step, total_steps))
         return rate
