@@ -11,6 +11,7 @@ The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). 
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
+    profiles/<stage>/               trace and breakdown of a stage that `run --profile` named
     results/<table>/<part>.parquet      one part per stage (per study for cells)
     results/<table>/merged/*.parquet    parts merged by compaction
     results/manifest.json               which merged files count, and the parts they stand for
@@ -139,6 +140,11 @@ class Store:
     def examples_path(stage: str) -> str:
         """Path of a finetune stage's example predictions."""
         return f"examples/{stage}.npz"
+
+    @staticmethod
+    def profile_path(stage: str, name: str) -> str:
+        """Path of a file that the profile of a stage consists of."""
+        return f"profiles/{stage}/{name}"
 
     @staticmethod
     def part_path(table: str, part: str) -> str:

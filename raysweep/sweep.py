@@ -22,6 +22,7 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
+from raysweep.planning.profile import with_profile
 from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
@@ -114,6 +115,7 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     track: Iterable[str] = (),
+    profile: str | None = None,
     set: Iterable[str] = (),
 ) -> StudyRun:
     """Run what is left of a study and return how it ended; launching again after any interruption continues it.
@@ -125,6 +127,7 @@ def run(
         address: a Ray cluster's address; by default Ray starts on this machine.
         retry_failed: whether to try stages again that failed in an earlier launch.
         track: trackers to follow the stages with: tensorboard, mlflow, wandb.
+        profile: name or id of a stage that is to leave its profile in the store.
         set: overrides of the study file, ``dotted.key=value``.
 
     Raises:
@@ -135,11 +138,14 @@ def run(
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
+        ledger = complete_ledger(opened)
+        if profile is not None:
+            planned = with_profile(planned, profile, ledger)
         trackers = _trackers(track, loaded.study, opened)
         launch = Launch(
             planned,
             opened,
-            ledger=complete_ledger(opened),
+            ledger=ledger,
             rates=measured_rates(opened, loaded.resources),
             retry_failed=retry_failed,
             trackers=trackers,

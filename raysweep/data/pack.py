@@ -135,6 +135,21 @@ class Pack:
         view: npt.NDArray[np.uint8] = self._masks[self.buckets[self.index.bucket[row]].mask_name][position]
         return view
 
+    def masks(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return masks of slices of one bucket, (B, H, W) uint8 encoded as ``mask`` says: a copy.
+
+        Raises:
+            PackError: if the slices are not all in one bucket, or one has no mask.
+        """
+        for row in rows[self.index.mask_position[rows] < 0]:
+            self.mask(int(row))  # which says so
+        buckets = np.unique(self.index.bucket[rows])
+        if len(buckets) != 1:
+            raise PackError(f"rows of {self.path} are in {len(buckets)} buckets; they must share one shape and type")
+        stored = self._masks[self.buckets[buckets[0]].mask_name]
+        copied: npt.NDArray[np.uint8] = stored[self.index.mask_position[rows]]
+        return copied
+
     def shape(self, row: int) -> tuple[int, int]:
         """Return the (height, width) of one slice in pixels."""
         bucket = self.buckets[self.index.bucket[row]]
