@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from raysweep.data.pack import open_pack
+from raysweep.data.staging import open_located
 from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
@@ -69,7 +69,7 @@ class TrainingLoop(ABC):
         self.runtime = runtime
         self.attempt = attempt
         self.config = stage.config
-        self.pack = open_pack(stage.inputs["pack"])
+        self.pack = open_located(stage.inputs["pack"], stage.config["pack"])
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
         self.started_at = datetime.now(UTC)

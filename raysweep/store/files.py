@@ -46,6 +46,10 @@ class Files(ABC):
         """Yield a temporary local file that is published under ``path`` when the block ends without an error."""
 
     @abstractmethod
+    def upload(self, path: str, file: Path) -> None:
+        """Publish a copy of a local file atomically."""
+
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Delete a file if it is there."""
 

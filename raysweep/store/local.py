@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ class LocalFiles(Files):
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def upload(self, path: str, file: Path) -> None:
+        """Publish a copy of a file atomically."""
+        with self.writer(path) as temporary:
+            shutil.copyfile(file, temporary)
 
     def delete(self, path: str) -> None:
         """Delete a file if it is there."""

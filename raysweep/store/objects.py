@@ -78,7 +78,11 @@ class ObjectFiles(Files):
         with tempfile.TemporaryDirectory(prefix="raysweep-upload-") as folder:
             temporary = Path(folder) / path.rsplit("/", 1)[-1]
             yield temporary
-            self._asked(f"writing {path}", lambda: obstore.put(self._objects, path, temporary, chunk_size=_CHUNK))
+            self.upload(path, temporary)
+
+    def upload(self, path: str, file: Path) -> None:
+        """Publish a copy of a local file: in one request, or in parts that appear together."""
+        self._asked(f"writing {path}", lambda: obstore.put(self._objects, path, file, chunk_size=_CHUNK))
 
     def delete(self, path: str) -> None:
         """Delete an object if it is there."""
@@ -127,20 +131,19 @@ class ObjectFiles(Files):
     def clear_leftovers(self) -> None:
         """Do nothing: an upload that was cut off left no object. A bucket's lifecycle rule removes its parts."""
 
-    def download(self, path: str, target: Path) -> None:
-        """Copy an object into a file, which is left half-written if that fails.
+    def download(self, path: str, write: Callable[[bytes], object]) -> None:
+        """Write an object piece by piece.
 
         Raises:
             FileNotFoundError: if there is no such object.
-            OSError: if the file cannot be written.
-            StoreError: if the object cannot be read.
+            StoreError: if it cannot be read.
         """
-        with target.open("wb") as stream:
-            self._asked(f"reading {path}", lambda: self._copy(path, stream.write))
 
-    def _copy(self, path: str, write: Callable[[bytes], object]) -> None:
-        for part in obstore.get(self._objects, path).stream(min_chunk_size=_CHUNK):
-            write(bytes(part))
+        def copy() -> None:
+            for part in obstore.get(self._objects, path).stream(min_chunk_size=_CHUNK):
+                write(bytes(part))
+
+        self._asked(f"reading {path}", copy)
 
     def _asked(self, what: str, ask: Callable[[], _Found]) -> _Found:
         try:

@@ -132,6 +132,10 @@ class Store:
         """Yield a temporary local file that is published under ``path`` when the block ends without an error."""
         return self._files.writer(path)
 
+    def upload(self, path: str, file: Path) -> None:
+        """Publish a copy of a local file atomically."""
+        self._files.upload(path, file)
+
     def delete(self, path: str) -> None:
         """Delete a file if it is there."""
         self._files.delete(path)
@@ -154,6 +158,8 @@ class Store:
 
     def path_uri(self, path: str) -> str:
         """Return the path as other processes can open it: a URI, or an absolute path for a local store."""
+        if self.is_local:
+            return self.full_path(path)
         bare, mark, options = self.absolute_uri.partition("?")
         return f"{bare.rstrip('/')}/{path}{mark}{options}"
 
