@@ -180,7 +180,9 @@ def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make relative paths start at the study file's folder."""
 
     def anchor(value: Any) -> Any:
-        return str((folder / Path(value).expanduser()).absolute()) if isinstance(value, str) else value
+        if not isinstance(value, str) or "://" in value:
+            return value
+        return str((folder / Path(value).expanduser()).absolute())
 
     for pack in _dicts(document.get("packs")):
         for key in ("file", "source"):
