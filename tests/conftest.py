@@ -21,6 +21,18 @@ CARDIAC_OPTIONS = {"patients": 12, "slices": 2, "frames": 2, "size_px": [40, 48]
 LEAVES_OPTIONS = {"images": 12, "size": 40}
 
 
+_LONGEST = "integration"
+"""Folder of the tests that start Ray: one process runs them all, and starts with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let ``pytest -n`` keep a file's tests together, so that its fixtures are made once."""
+    starts_ray = {item: item.path.parent.name == _LONGEST for item in items}
+    items.sort(key=lambda item: not starts_ray[item])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_LONGEST if starts_ray[item] else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def cardiac_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic cardiac slices of 12 patients: 32 train, 8 val and 8 test slices, all annotated."""
@@ -71,3 +83,20 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server of this session; the environment holds credentials for it."""
+    from tests.s3_server import s3_server
+
+    nothing = str(tmp_path_factory.mktemp("aws") / "nothing")
+    with pytest.MonkeyPatch.context() as environment, s3_server() as address:
+        for key, value in {
+            "AWS_ACCESS_KEY_ID": "raysweep",
+            "AWS_SECRET_ACCESS_KEY": "only-for-tests",
+            "AWS_SHARED_CREDENTIALS_FILE": nothing,
+            "AWS_CONFIG_FILE": nothing,
+        }.items():
+            environment.setenv(key, value)
+        yield address

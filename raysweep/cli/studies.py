@@ -60,11 +60,20 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Also log metrics to tensorboard, mlflow or wandb; repeatable."),
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STAGE",
+            help="Measure one stage, named as `raysweep plan --json` names stages and cells: leaves a trace of the "
+            "torch profiler in the store and prints where its time went.",
+        ),
+    ] = None,
     report_: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
     ] = True,
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
+    from raysweep.report.profile import render_profile
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
     from raysweep.terminal import show
@@ -77,6 +86,7 @@ def run(
             address=address,
             retry_failed=retry_failed,
             track=track or [],
+            profile=profile,
             set=set_ or [],
         )
     except KeyboardInterrupt:
@@ -90,6 +100,9 @@ def run(
     for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
         for stage, reason in reasons.items():
             typer.echo(f"{kind} {stage}: {reason}", err=True)
+    for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
+        if profiled.name not in outcome.failed:
+            show(render_profile(launched.store, profiled.id))
     if report_:
         made = make_report(launched.plan.study, store=launched.store)
         show(made.summary)
@@ -102,7 +115,7 @@ def run(
 @app.command(epilog="Example: raysweep status search_spaces/quickstart.yaml")
 def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) -> None:
     """Show how far a study is: cells by source, stages done, running, failed and open, and why stages failed."""
-    from raysweep.report.live import running_stages
+    from raysweep.report.live import not_needed_stages, running_stages
     from raysweep.report.status import status_summary
     from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
@@ -115,6 +128,7 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
     names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
     running = running_stages(opened, names)
-    show(status_summary(planned, ledger, running, opened.failures(planned.stages)))
+    failures, spared = opened.failures(planned.stages), not_needed_stages(opened, planned.study.study)
+    show(status_summary(planned, ledger, running, failures, spared))
     if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
         raise typer.Exit(EXIT_FAILED)

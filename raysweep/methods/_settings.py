@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from raysweep.settings import Augmentation, Optimisation, Settings
@@ -40,6 +42,12 @@ class MethodSettings(Settings, ABC):
         defaults = {key: field.default for key, field in cls.model_fields.items()}
         return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
 
+    @model_validator(mode="after")
+    def _schedule_needs_no_validation(self) -> MethodSettings:
+        if self.optimisation.schedule == "plateau":
+            raise ValueError("pretraining validates nothing that plateau could watch; take cosine, polynomial or step")
+        return self
+
     @abstractmethod
     def views(self, image_size: int) -> tuple[View, ...]:
         """Return the views that the method takes of each slice, in the order that its loss expects.
@@ -51,6 +59,10 @@ class MethodSettings(Settings, ABC):
     def target(self) -> Target:
         """Return what the loss learns from beside the slices: nothing, labels of slices, or masks."""
         return None
+
+    def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+        """Return labels (N, L) of slices as the loss learns them, NaN where one is left out."""
+        return labels
 
 
 def _overlay(default: Any, given: Any) -> Any:

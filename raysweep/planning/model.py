@@ -27,6 +27,11 @@ class PackFacts:
     num_annotated: Mapping[Unit, int]
     """Annotated units of the train split."""
 
+    def unit_name(self, unit: Unit) -> str:
+        """Return what people call a unit of annotation: a slice that is its whole volume is an image."""
+        alone = self.num_annotated["slice"] == self.num_annotated["volume"]
+        return "image" if alone and unit != "subject" else unit
+
 
 @dataclass(frozen=True)
 class Parent:
@@ -41,7 +46,7 @@ class Stage:
     """One unit of training, identified by everything that determines its result.
 
     ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``keep_model``, ``inputs`` (files to
-    read), ``shape`` and ``images`` change nothing in the result and are no part of it.
+    read), ``shape``, ``images`` and ``profile`` change nothing in the result and are no part of it.
     """
 
     id: str
@@ -58,6 +63,8 @@ class Stage:
     """Training images of an epoch, for estimates; approximate where annotations are volumes or subjects."""
     keep_model: bool = False
     """Whether a finetune stage publishes the network it tests."""
+    profile: bool = False
+    """Whether its time is measured by phase, and some of its steps are traced."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Cell:
     lineage: tuple[str, ...]
     strategy: str = ""
     """What papers call the chain that the encoder comes from; see `raysweep.planning.strategy`."""
+    annotation_unit: str = "slice"
+    """What annotations counts: slice, volume or subject; image where slices are no part of a larger volume."""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,8 @@ _SELECT = """
         SELECT *, coalesce(try_cast(split_part(device, ' x ', 1) AS INTEGER), 1) AS ranks FROM stages
     )
     SELECT shape, NOT ends_with(device, 'cpu') AS on_gpu, sum(wall_s * ranks) / sum(epochs) AS epoch_s,
-           max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes
+           max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes,
+           coalesce(stddev_samp(wall_s / epochs) / avg(wall_s / epochs), 0) AS spread
     FROM stages WHERE status = 'done' AND shape IS NOT NULL AND epochs > 0 AND wall_s IS NOT NULL AND device IS NOT NULL
     GROUP BY ALL
 """
@@ -24,7 +25,7 @@ def measured_rates(store: Store, resources: Resources) -> Rates:
     on_gpu: dict[Kind, bool] = {"pretrain": resources.pretrain.asks_gpu, "finetune": resources.finetune.asks_gpu}
     rows = query_store(store, _SELECT).to_pylist()
     measured = {
-        row["shape"]: Measured(row["epoch_s"], row["gpu_peak_bytes"], row["gpu_total_bytes"])
+        row["shape"]: Measured(row["epoch_s"], row["gpu_peak_bytes"], row["gpu_total_bytes"], row["spread"])
         for row in rows
         if row["on_gpu"] in on_gpu.values()
     }

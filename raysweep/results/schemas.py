@@ -84,6 +84,12 @@ CELLS = Table(
         ),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+        Column(
+            "annotation_unit",
+            _dictionary,
+            "what annotations counts: slice, volume, subject, or image where a slice is no part of a volume",
+            since=3,
+        ),
         Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run", since=2),
     ),
 )
@@ -215,7 +221,7 @@ VIEWS = {
             FROM parents p JOIN stages f ON f.stage = p.parent AND f.status = 'failed' GROUP BY p.study, p.cell
         )
         SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations,
-               c.annotations_asked, c.seed,
+               c.annotations_asked, c.annotation_unit, c.seed,
                c.task, c.backbone, c.tuning,
                CASE WHEN s.stage IS NOT NULL THEN s.status::VARCHAR WHEN c.not_needed IS NOT NULL THEN 'not needed'
                     WHEN b.parent IS NOT NULL THEN 'skipped' ELSE 'pending' END AS status,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from raysweep import registry
 from raysweep.data.augment import apply, draw
-from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
@@ -21,6 +22,7 @@ from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
+from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
 from raysweep.store import Store
 from raysweep.tasks import Task
 from raysweep.tuning import build_tuning
@@ -44,7 +46,8 @@ class FinetuneLoop(TrainingLoop):
             self.pack,
             self.config["annotations"],
             unit=self.settings.annotate_by,
-            drawing="nested" if self.settings.nested else "anew",
+            drawing=self.settings.drawing,
+            stratify=self.settings.stratify,
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
@@ -59,7 +62,11 @@ class FinetuneLoop(TrainingLoop):
         self.optimiser = build_optimiser(self.tuning.groups(), self.training.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
         self.steps_per_epoch = self._steps_per_epoch()
+        ema = self.training.ema
+        self.averaged = None if ema is None else Averaged(self.network, ema)
+        self.patience = Patience()
         self.best_epoch = 0
+        self.best_value = math.inf
         self.best_score = -math.inf
         self.best_weights: dict[str, Tensor] = {}
 
@@ -67,6 +74,8 @@ class FinetuneLoop(TrainingLoop):
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _steps_per_epoch(self) -> int:
+        if self.training.steps == "kalapos2022":
+            return max(1, len(self.rows) * int(self.config["repeat"]) // self.training.batch_size)
         full = len(self.pack.select(split="train", annotated=True))
         slices = full if self.training.steps == "same" else len(self.rows)
         return math.ceil(slices / self.training.batch_size)
@@ -84,30 +93,38 @@ class FinetuneLoop(TrainingLoop):
 
     def _draw_order(self, num_samples: int) -> Tensor:
         """Return positions in the subset: whole random orders, one after another, cut to length."""
+        if self.training.steps == "kalapos2022":  # one order of all the repetitions, as of a longer list
+            repeated = max(len(self.rows) * int(self.config["repeat"]), num_samples)
+            return torch.randperm(repeated, generator=self.generator)[:num_samples] % len(self.rows)
         rounds = math.ceil(num_samples / len(self.rows))
         orders = [torch.randperm(len(self.rows), generator=self.generator) for _ in range(rounds)]
         return torch.cat(orders)[:num_samples]
 
     def _step(self, batch: Tensor) -> Tensor:
         slices, masks = self._augmented(batch)
-        with self.runtime.autocast():
-            output = self.network(slices)
-        loss = self.task.loss(output, masks)
-        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        with self.phases("forward"):
+            with self.runtime.autocast():
+                output = self.network(slices)
+            loss = self.task.loss(output, masks)
+        clip_norm = self.training.optimisation.clip_norm
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
+        if self.averaged is not None:
+            with self.phases("optimiser"):
+                self.averaged.update(self.network)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = [int(row) for row in self.rows[batch.numpy()]]
-        slices = [scaled_slice(self.pack, row) for row in rows]
-        masks = [mask_of(self.pack, row) for row in rows]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        parameters = draw(self.training.augmentation, shapes, self.generator)
-        device = self.runtime.device
-        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-        return normalised(images, self.normalisation), labels
+        rows = self.rows[batch.numpy()]
+        with self.phases("data"):
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+        with self.phases("augmentation"):
+            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
+            device = self.runtime.device
+            images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
+            return normalised(images, self.normalisation), labels
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -121,20 +138,56 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if evaluation.score > self.best_score:
-            self.best_epoch, self.best_score = epoch, evaluation.score
-            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        with (
+            self.phases("evaluation"),
+            nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
+        ):
+            measured = self._validate()
+            value = self._badness(measured)
+            if value < self.best_value or not self.best_weights:
+                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
+                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        optimisation, stopping = self.training.optimisation, self.training.early_stopping
+        if optimisation.schedule == "plateau":
+            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+        if stopping is not None:
+            self.patience.update(stopping, measured)
         return ()
 
+    def _validate(self) -> Measured:
+        rows = self.pack.select(split="val", annotated=True)
+        evaluation = self.task.evaluate(rows, self._predict, "val")
+        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
+        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
+        if loss is not None:
+            self.history.add("val", {"loss": loss})
+        return Measured(evaluation.score, loss)
+
+    def _badness(self, measured: Measured) -> float:
+        """Return what decides which epoch is best; the lower the better."""
+        by = self.training.best_by
+        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+
+    def ends_early(self) -> bool:
+        """Whether validation has not improved for longer than the study bears."""
+        stopping = self.training.early_stopping
+        return stopping is not None and self.patience.is_over(stopping)
+
     def state(self) -> dict[str, Any]:
-        """Return the network's, optimiser's and scaler's state, and the best epoch so far."""
+        """Return the network's, its average's, optimiser's and scaler's state, and what validation has led to."""
         return {
             "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "best": {"epoch": self.best_epoch, "score": self.best_score, "weights": self.best_weights},
+            "plateau": self.plateau.state_dict(),
+            "patience": self.patience.state_dict(),
+            "best": {
+                "epoch": self.best_epoch,
+                "score": self.best_score,
+                "value": self.best_value,
+                "weights": self.best_weights,
+            },
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -142,15 +195,21 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.patience.load_state_dict(state["patience"])
         best = state["best"]
-        self.best_epoch, self.best_score, self.best_weights = best["epoch"], best["score"], best["weights"]
+        self.best_epoch, self.best_score, self.best_value = best["epoch"], best["score"], best["value"]
+        self.best_weights = best["weights"]
 
     def conclude(self) -> dict[str, Any]:
         """Test the best epoch and publish its cases and examples."""
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         rows = self.pack.select(split="test", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)

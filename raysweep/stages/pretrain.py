@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import AugmentationParameters, apply, draw, keep_whole, places
-from raysweep.data.slices import mask_of, normalised, relative_positions, scaled_slices, shapes_of
+from raysweep.data.augment import AugmentationParameters, Slices, apply, draw, keep_whole, places
+from raysweep.data.slices import normalised, relative_positions
 from raysweep.errors import PackError, StageError
 from raysweep.methods import ALONE, Batch, Method, MethodSettings, Ranks, Run, collapse_metrics
 from raysweep.planning import Stage
@@ -39,6 +39,7 @@ class PretrainLoop(TrainingLoop):
         kind: type[Method] = registry.load("methods", chosen["name"]).METHOD
         self.method_settings: MethodSettings = kind.Settings.model_validate(chosen["settings"])
         self.target = self.method_settings.target()
+        self.labels = self.method_settings.learnt_labels(self.pack.index.labels, self.config["seed"])
         self.rows = self._select_rows()
         self.positions = relative_positions(self.pack, self.rows)
         self.image_size: int = self.config["image_size"]
@@ -62,7 +63,7 @@ class PretrainLoop(TrainingLoop):
         rows = self.pack.select(split="train")
         index = self.pack.index
         if self.target == "labels":
-            rows = rows[~np.isnan(index.labels[rows]).all(1)]
+            rows = rows[~np.isnan(self.labels[rows]).all(1)]
         elif self.target == "masks":
             rows = rows[index.mask_position[rows] >= 0]
         if len(rows) < 2:
@@ -85,7 +86,8 @@ class PretrainLoop(TrainingLoop):
 
     def start(self) -> None:
         """Probe the encoder before training."""
-        self.history.add("val", self.probes.measure(self.method.encoder()))
+        with self.phases("evaluation"):
+            self.history.add("val", self.probes.measure(self.method.encoder()))
 
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
@@ -112,24 +114,18 @@ class PretrainLoop(TrainingLoop):
         for ids in torch.split(torch.arange(len(self.rows)), self.batch_size):
             self.beat()
             rows = self.rows[ids.numpy()]
-            slices = apply(
-                scaled_slices(self.pack, rows), keep_whole(shapes_of(self.pack, rows)), self.image_size, device=device
-            )
+            whole = keep_whole(self.reader.shapes(rows))
+            slices = apply(self.reader.slices(rows), whole, self.image_size, device=device)
             yield ids.to(device), normalised(slices, self.normalisation)
 
     def _step(self, ids: Tensor) -> dict[str, Tensor]:
         batch = self._draw_batch(ids)
-        with self.runtime.autocast(), self.ranks.together(self.history.step):
+        with self.phases("forward"), self.runtime.autocast(), self.ranks.together(self.history.step):
             losses = self.method.loss(batch)
-        optimise(
-            losses["loss"],
-            self.optimiser,
-            self.scaler,
-            self.method.trainable(),
-            self.optimisation.clip_norm,
-            complete=self.method.add_gradients,
-        )
-        self.method.after_step(self.history.step)
+        clip_norm, complete = self.optimisation.clip_norm, self.method.add_gradients
+        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), clip_norm, self.phases, complete)
+        with self.phases("optimiser"):
+            self.method.after_step(self.history.step)
         self.history.step += 1
         self.history.images += len(ids)
         return losses
@@ -137,20 +133,22 @@ class PretrainLoop(TrainingLoop):
     def _draw_batch(self, ids: Tensor) -> Batch:
         """Draw views of slices; each rank computes those of some, with the parameters that one alone would draw."""
         device, rows, own = self.runtime.device, self.rows[ids.numpy()], self.ranks.share(len(ids))
-        slices, shapes = scaled_slices(self.pack, rows[own]), shapes_of(self.pack, rows)
-        masks = [mask_of(self.pack, int(row)) for row in rows[own]] if self.target == "masks" else None
-        labels = torch.from_numpy(self.pack.index.labels[rows]).to(device) if self.target == "labels" else None
+        with self.phases("data"):
+            slices, shapes = self.reader.slices(rows[own]), self.reader.shapes(rows)
+            masks = self.reader.masks(rows[own]) if self.target == "masks" else None
+            labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
         views, of_masks, where = [], [], []
-        for view in self.method.views():
-            parameters = draw(view.augmentation, shapes, self.generator)
-            images, followed = self._augment(slices, parameters.part(own), view.size_px or self.image_size, masks)
-            views.append(normalised(self.ranks.gather(images, len(ids)), self.normalisation))
-            of_masks += [self.ranks.gather(mask, len(ids)) for mask in followed]
-            where.append(places(parameters).to(device))
+        with self.phases("augmentation"):
+            for view in self.method.views():
+                parameters = draw(view.augmentation, shapes, self.generator)
+                images, followed = self._augment(slices, parameters.part(own), view.size_px or self.image_size, masks)
+                views.append(normalised(self.ranks.gather(images, len(ids)), self.normalisation))
+                of_masks += [self.ranks.gather(mask, len(ids)) for mask in followed]
+                where.append(places(parameters).to(device))
         return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
 
     def _augment(
-        self, slices: Tensor | list[Tensor], parameters: AugmentationParameters, size: int, masks: list[Tensor] | None
+        self, slices: Slices, parameters: AugmentationParameters, size: int, masks: Slices | None
     ) -> tuple[Tensor, list[Tensor]]:
         if masks is None:
             return apply(slices, parameters, size, device=self.runtime.device), []
@@ -170,9 +168,11 @@ class PretrainLoop(TrainingLoop):
         if epoch not in self.stage.snapshots:
             return ()
         encoder: Encoder = self.method.encoder()
-        self.history.add("val", self.probes.measure(encoder))
+        with self.phases("evaluation"):
+            self.history.add("val", self.probes.measure(encoder))
         lineage = self.origin.lineage
-        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
+        with self.phases("saving"):
+            write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
         return (epoch,)
 
     def can_continue(self, epoch: int) -> bool:

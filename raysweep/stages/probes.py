@@ -172,7 +172,7 @@ def knn_shares(known: Tensor, shares: Tensor, asked: Tensor) -> Tensor:
     Source: Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
     known, found = F.normalize(known, dim=1), []
-    for part in F.normalize(asked, dim=1).split(_ASKED_AT_ONCE):
+    for part in torch.split(F.normalize(asked, dim=1), _ASKED_AT_ONCE):
         nearest = (part @ known.T).topk(min(_NUM_NEIGHBOURS, len(known)), dim=1)
         weights = (nearest.values / _TEMPERATURE).softmax(1)
         found.append((weights[..., None] * shares[nearest.indices]).sum(1))

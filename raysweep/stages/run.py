@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from raysweep.methods import ALONE, Ranks
 from raysweep.planning import Stage
@@ -41,12 +42,12 @@ def run_stage(
         beat: called before every optimiser step and every evaluated batch; what it raises ends the stage.
     """
     if ranks == 1 or stage.kind != "pretrain":
-        yield from _build_loop(stage, store, threads, attempt, gpu_share, beat).run()
+        yield from _train(stage, store, threads, attempt, gpu_share, beat, ALONE)
         return
     each = max(1, threads // ranks)
     job = {"stage": stage_to_json(stage), "store": store.absolute_uri, "threads": each, "gpu_share": gpu_share}
     with Team(f"{__name__}:follow_stage", job, size=ranks, threads=each, beat=beat) as team:
-        yield from _build_loop(stage, store, each, attempt, gpu_share, team.beat, team.ranks).run()
+        yield from _train(stage, store, each, attempt, gpu_share, team.beat, team.ranks)
 
 
 def follow_stage(ranks: Ranks, *, stage: str, store: str, threads: int, gpu_share: float) -> None:
@@ -56,21 +57,35 @@ def follow_stage(ranks: Ranks, *, stage: str, store: str, threads: int, gpu_shar
     PretrainLoop(parsed, Store(store), runtime, 0, ranks).follow()
 
 
-def _build_loop(
+def _train(
     stage: Stage,
     store: Store,
     threads: int,
     attempt: int,
     gpu_share: float,
     beat: Callable[[], None],
-    ranks: Ranks = ALONE,
-) -> TrainingLoop:
+    ranks: Ranks,
+) -> Iterator[Progress]:
+    precision = stage.config["precision"] if stage.kind == "pretrain" else _training(stage)["precision"]
+    runtime = prepare_runtime(stage.config["seed"], precision, threads, gpu_share)
     loop: TrainingLoop
     if stage.kind == "pretrain":
-        runtime = prepare_runtime(stage.config["seed"], stage.config["precision"], threads, gpu_share)
         loop = PretrainLoop(stage, store, runtime, attempt, ranks)
     else:
-        precision = stage.config["task"]["settings"]["training"]["precision"]
-        loop = FinetuneLoop(stage, store, prepare_runtime(stage.config["seed"], precision, threads, gpu_share), attempt)
+        loop = FinetuneLoop(stage, store, runtime, attempt)
     loop.beat = beat
-    return loop
+    if not stage.profile:
+        yield from loop.run()
+        return
+    from raysweep.stages.profile import Profile
+
+    loop.phases = Profile(stage, store, runtime)
+    try:
+        yield from loop.run()
+    finally:
+        loop.phases.close()
+
+
+def _training(stage: Stage) -> dict[str, Any]:
+    training: dict[str, Any] = stage.config["task"]["settings"]["training"]
+    return training

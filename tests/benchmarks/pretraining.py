@@ -96,7 +96,7 @@ def _setup(num_seeds: int) -> dict[str, str]:
         "+-": f"standard error of the gain over {num_seeds} seeds: of weights, order and augmentation",
         "rank": "effective rank of pooled features of the val split, of 96 dimensions (test_vit: 64)",
         "cost": "declared arithmetic of a step relative to supervised training",
-        "s/epoch": "seconds of training an epoch, one core, of seed 0; bfloat16, test_vit float32. The machine was shared",
+        "s/epoch": "seconds of training an epoch on one core of a shared machine; bfloat16, test_vit float32",
     }
 
 
