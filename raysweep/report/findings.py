@@ -15,6 +15,18 @@ from raysweep.results.read import StudyTables
 Row = dict[str, Any]
 
 
+METRIC_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "nsd": "surface Dice",
+    "auc": "AUC",
+    "auprc": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+}
+"""Metric -> its name as people write it."""
+
+
 @dataclass(frozen=True)
 class Best:
     """The main arm with the highest mean at one annotation count, and how the others compare with it."""
@@ -72,7 +84,7 @@ class Findings:
     def metric(self) -> str:
         """Name of the score as people write it."""
         names = {row["metric"] for row in self.scores if row["metric"]}
-        return {"dice": "Dice", "iou": "IoU"}.get(names.pop(), "score") if len(names) == 1 else "score"
+        return METRIC_NAMES.get(names.pop(), "score") if len(names) == 1 else "score"
 
     @property
     def any_comparison(self) -> bool:

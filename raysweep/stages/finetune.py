@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import apply, draw
-from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
@@ -89,25 +88,20 @@ class FinetuneLoop(TrainingLoop):
         return torch.cat(orders)[:num_samples]
 
     def _step(self, batch: Tensor) -> Tensor:
-        slices, masks = self._augmented(batch)
+        slices, target = self._augmented(batch)
         with self.runtime.autocast():
             output = self.network(slices)
-        loss = self.task.loss(output, masks)
+        loss = self.task.loss(output, target)
         optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = [int(row) for row in self.rows[batch.numpy()]]
-        slices = [scaled_slice(self.pack, row) for row in rows]
-        masks = [mask_of(self.pack, row) for row in rows]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        parameters = draw(self.training.augmentation, shapes, self.generator)
-        device = self.runtime.device
-        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-        return normalised(images, self.normalisation), labels
+        """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
+        rows = self.rows[batch.numpy()]
+        images, target = self.task.training_batch(rows, self.generator, self.runtime.device)
+        return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -156,7 +150,7 @@ class FinetuneLoop(TrainingLoop):
         write_examples(self.store, stage, evaluation.examples)
         if self.stage.keep_model:
             self.tuning.merge()
-            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
+            write_model(self.store, stage, self.network, self.origin, self.config, self.task.output_names)
         return {
             "loading": self.origin.loading,
             "num_train": len(self.rows),
@@ -165,4 +159,5 @@ class FinetuneLoop(TrainingLoop):
             "val_score": self.best_score,
             "test_score": evaluation.score,
             "train_subset": row_names(self.pack, self.rows),
+            "notes": list(evaluation.notes) or None,
         }
