@@ -40,6 +40,14 @@ def _overlay(default: Any, given: Any) -> Any:
     return default.model_dump() | changed
 
 
+def later(default: Any, **rules: Any) -> Any:
+    """Declare a setting that came after its model: at its default it is no part of a dump, and so of no identity.
+
+    Stages that were run before the setting was there keep their ids, for they did what the default says.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **rules)
+
+
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if not 0 < bounds[0] <= bounds[1]:
         raise ValueError("a range is two numbers above 0, the smaller one first")
@@ -60,6 +68,35 @@ CONVOLUTIONAL, TRANSFORMER, HIERARCHICAL = "convolutional", "transformer", "hier
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
+
+
+Drawing = Literal["nested", "anew", "kalapos2022", "taher2021"]
+"""nested: a smaller annotation subset lies inside a larger one of the same seed. anew: each count is drawn on its own.
+kalapos2022: as that study drew them, slice by slice with ``numpy.random.choice`` after ``numpy.random.seed(seed)``, not
+stratified, whatever the patient. numpy takes the first of one permutation, so that subsets of one seed nest after all.
+taher2021: as that study drew its label fractions, the first of one order that ``random.Random(99)`` shuffled, the same
+for every seed.
+
+Source: public code of Kalapos & Gyires-Toth 2022, and of Hosseinzadeh Taher et al. 2021.
+"""
+
+Uncertain = Literal["ones", "zeros", "lsr-ones", "lsr-zeros", "ignore"]
+"""What becomes of uncertain labels: 1 (U-Ones), 0 (U-Zeros), a random number near one or near zero each (LSR), or left
+out.
+
+Source: Irvin et al., CheXpert, AAAI 2019; Pham et al., Interpreting chest X-rays via CNNs, Neurocomputing 2021.
+"""
+Unknown = Literal["ignore", "zeros"]
+"""What becomes of labels that are not known: left out, or taken for absent."""
+
+
+def _within_one(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= bounds[0] <= bounds[1] <= 1:
+        raise ValueError("a range of labels is two numbers from 0 to 1, the smaller one first")
+    return bounds
+
+
+LabelRange = Annotated[tuple[float, float], AfterValidator(_within_one)]
 
 
 class Augmentation(Settings):
@@ -127,33 +164,63 @@ class Backbone(Settings):
     """Keyword arguments for the architecture, for example {drop_path_rate: 0.1}."""
 
 
+Monitored = Literal["score", "loss"]
+"""What validation measures: the score of a task, which should rise, or its loss on whole slices, which should fall."""
+
+
 class Optimisation(Settings):
     """Optimiser and learning-rate schedule of a stage."""
 
-    optimiser: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
+    optimiser: Literal["adamw", "adam", "sgd", "lars", "rmsprop"] = "adamw"
     """Update rule."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate, used as it is: no scaling with the batch size."""
     weight_decay: float = Field(0.0, ge=0)
-    """Weight decay; not applied to biases and normalisation layers."""
+    """Weight decay; not applied to biases and normalisation layers. adamw decouples it from the gradient."""
     final_weight_decay: float | None = Field(None, ge=0)
     """Weight decay that half a cosine leads to at the last step; null for a constant one."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of sgd and lars; the first beta of adam and adamw."""
+    """Momentum of sgd, lars and rmsprop; the first beta of adam and adamw."""
+    nesterov: bool = later(False)
+    """Whether sgd looks ahead by its momentum (Nesterov)."""
     beta2: float = Field(0.999, ge=0, lt=1)
-    """Second beta of adam and adamw."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Shape of the learning rate after warm-up: cosine decay to final_lr, or constant."""
+    """Second beta of adam and adamw; smoothing of rmsprop's squared gradients."""
+    schedule: Literal["cosine", "constant", "polynomial", "step", "plateau"] = "cosine"
+    """Learning rate after warm-up: cosine or polynomial decay to final_lr, constant, drops by factor every
+    drop_every_epochs, or a drop by factor whenever validation has not improved for patience validations (plateau)."""
+    schedule_per: Literal["step", "epoch"] = later("step")
+    """Whether the rate changes at every optimiser step, the last one reaching final_lr; or at every epoch, final_lr
+    lying one epoch after the last, as in torch's schedulers."""
+    power: float = later(0.9, gt=0)
+    """Power of the polynomial: 1 is linear."""
+    drop_every_epochs: int = later(30, ge=1)
+    """Epochs after warm-up between two drops, with step."""
+    factor: float = later(0.1, gt=0, lt=1)
+    """What a drop multiplies the rate by, with step and plateau."""
+    patience: int = later(10, ge=0)
+    """Validations without improvement that plateau bears; the next one makes the rate drop."""
+    threshold: float = later(1e-4, ge=0)
+    """Relative change of the monitored quantity that counts as an improvement, with plateau."""
+    monitor: Monitored = later("loss")
+    """What plateau watches."""
     warmup_epochs: float = Field(0.0, ge=0)
     """Epochs of linear warm-up from warmup_lr."""
     warmup_lr: float = Field(0.0, ge=0)
     """Learning rate at the first step of warm-up."""
     final_lr: float = Field(0.0, ge=0)
-    """Learning rate that the cosine ends at."""
+    """Learning rate that cosine and polynomial end at, and below which no drop leads."""
     trust_coefficient: float = Field(1e-3, gt=0)
     """Factor of lars on each layer's ratio of weights to gradient (eta)."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; null for no clipping."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Optimisation:
+        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
+            raise ValueError(f"nesterov needs sgd with a momentum above 0, not {self.optimiser} with {self.momentum:g}")
+        if self.final_lr > self.lr:
+            raise ValueError(f"final_lr {self.final_lr:g} is above lr {self.lr:g}; a schedule ends below its peak")
+        return self
 
 
 class Normalisation(Settings):
@@ -175,6 +242,17 @@ def _for_channels(value: float | tuple[float, ...], channels: int) -> float | tu
     return sum(value) / len(value)
 
 
+class EarlyStopping(Settings):
+    """When a fine-tuning ends before its last epoch."""
+
+    patience: int = Field(10, ge=0)
+    """Validations without improvement that are borne; the next one ends the training."""
+    min_delta: float = Field(0.0, ge=0)
+    """How much better than the best so far counts as an improvement, in units of what is monitored."""
+    monitor: Monitored = "score"
+    """What is watched."""
+
+
 class Training(Settings):
     """How a task trains: length, batches, optimisation, augmentation, validation."""
 
@@ -184,8 +262,9 @@ class Training(Settings):
     """Slices per optimiser step."""
     image_size: int = Field(224, ge=32, multiple_of=32)
     """Side of the square training crops, in pixels."""
-    steps: Literal["same", "natural"] = "same"
-    """same: every trial takes the steps of the full annotated set, repeating its slices; natural: one pass an epoch."""
+    steps: Literal["same", "natural", "kalapos2022"] = "same"
+    """same: every trial takes the steps of the full annotated set, repeating its slices; natural: one pass an epoch;
+    kalapos2022: the subset is repeated int(1 / share of the annotations) times and the last, smaller batch dropped."""
     optimisation: Optimisation = Optimisation()
     """Optimiser and schedule."""
     augmentation: Augmentation = Augmentation(
@@ -194,5 +273,12 @@ class Training(Settings):
     """Random transformations of training slices; masks follow the geometric ones."""
     evaluate_every: int = Field(1, ge=1)
     """Validate every that many epochs, and after the last one; the best validated epoch is tested."""
+    best_by: Literal["score", "loss", "last"] = later("score")
+    """What makes a validated epoch the best, of equal ones the first; last tests the last epoch, whatever it scores."""
+    early_stopping: EarlyStopping | None = later(None)
+    """When training ends early; null trains to the last epoch. The stage's epochs are those it has trained."""
+    ema: float | None = later(None, gt=0, lt=1)
+    """Decay per optimiser step of an exponential moving average of the network, which is what is validated and tested;
+    null for the network itself."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass."""

@@ -21,6 +21,18 @@ CARDIAC_OPTIONS = {"patients": 12, "slices": 2, "frames": 2, "size_px": [40, 48]
 LEAVES_OPTIONS = {"images": 12, "size": 40}
 
 
+_LONGEST = "integration"
+"""Folder of the tests that start Ray: one process runs them all, and starts with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let ``pytest -n`` keep a file's tests together, so that its fixtures are made once."""
+    starts_ray = {item: item.path.parent.name == _LONGEST for item in items}
+    items.sort(key=lambda item: not starts_ray[item])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_LONGEST if starts_ray[item] else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def cardiac_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic cardiac slices of 12 patients: 32 train, 8 val and 8 test slices, all annotated."""

@@ -102,7 +102,7 @@ def run(
 @app.command(epilog="Example: raysweep status search_spaces/quickstart.yaml")
 def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) -> None:
     """Show how far a study is: cells by source, stages done, running, failed and open, and why stages failed."""
-    from raysweep.report.live import running_stages
+    from raysweep.report.live import not_needed_stages, running_stages
     from raysweep.report.status import status_summary
     from raysweep.results.complete import complete_ledger
     from raysweep.sweep import open_store
@@ -115,6 +115,7 @@ def status(study: StudyFile, store: StoreOption = None, set_: SetOption = None) 
     stopped = {stage for stage, record in ledger.items() if record.status == "stopped"}
     names = {stage.id: (stage.kind, stage.name) for stage in planned.stages.values() if stage.id not in stopped}
     running = running_stages(opened, names)
-    show(status_summary(planned, ledger, running, opened.failures(planned.stages)))
+    failures, spared = opened.failures(planned.stages), not_needed_stages(opened, planned.study.study)
+    show(status_summary(planned, ledger, running, failures, spared))
     if any(ledger[stage].status == "failed" for stage in planned.stages if stage in ledger):
         raise typer.Exit(EXIT_FAILED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import random
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,12 @@ from raysweep.data.strata import proportional_order, strata_of
 from raysweep.errors import PackError
 from raysweep.planning import PackFacts
 from raysweep.planning.model import Unit
+from raysweep.settings import Drawing
 
 UNITS: tuple[Unit, ...] = ("slice", "volume", "subject")
 
-Drawing = Literal["nested", "anew", "kalapos2022"]
-"""nested: a smaller subset lies inside a larger one of the same seed. anew: each count is drawn on its own.
-kalapos2022: as that study drew them, slice by slice with ``numpy.random.choice`` after ``numpy.random.seed(seed)``, not
-stratified, whatever the patient. numpy takes the first of one permutation, so that subsets of one seed nest after all.
-
-Source: Kalapos & Gyires-Toth, Self-Supervised Pretraining for 2D Medical Image Segmentation, 2022 (public code).
-"""
-DRAWINGS: tuple[Drawing, ...] = ("nested", "anew", "kalapos2022")
+DRAWINGS: tuple[Drawing, ...] = get_args(Drawing)
+_PUBLISHED: tuple[Drawing, ...] = ("kalapos2022", "taher2021")
 
 _STREAM = 0x5AB5E7
 """Keeps these draws apart from every other use of the same seed."""
@@ -67,10 +63,10 @@ def annotation_subset(
         raise PackError(
             f"{pack.path}: {count} annotated {unit}s asked for; allowed: 1 to {len(units)}, all of the train split"
         )
-    if drawing == "kalapos2022":
+    if drawing in _PUBLISHED:
         if unit != "slice":
             raise PackError(f"{drawing} draws slices; {unit}s are drawn as {DRAWINGS[0]} or {DRAWINGS[1]}")
-        return rows[np.sort(np.random.RandomState(seed).choice(len(rows), count, replace=False))]
+        return rows[np.sort(_published_draw(drawing, len(rows), count, seed))]
     rng = np.random.default_rng([_STREAM, seed] if drawing == "nested" else [_STREAM, seed, count])
     within = rng.permutation(len(units))
     strata = _strata(pack, rows, unit_of_row) if stratify else np.zeros(len(units), np.int64)
@@ -78,6 +74,15 @@ def annotation_subset(
     offsets = {stratum: float(rng.uniform()) for stratum in np.unique(strata).tolist()}
     order = proportional_order(strata, within, offsets)
     return rows[np.isin(unit_of_row, order[:count])]
+
+
+def _published_draw(drawing: Drawing, total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return positions as a published study's code drew them from a list of slices."""
+    if drawing == "kalapos2022":
+        return np.random.RandomState(seed).choice(total, count, replace=False).astype(np.int64)
+    order = list(range(total))
+    random.Random(99).shuffle(order)
+    return np.array(order[:count], np.int64)
 
 
 def row_names(pack: Pack, rows: NDArray[np.int64]) -> list[str]:

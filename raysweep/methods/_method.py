@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
 from raysweep.errors import PackError, StudyError
 from raysweep.lazy import F, nn, torch
 from raysweep.settings import (
@@ -89,6 +93,12 @@ class MethodSettings(OwnDefaults, ABC):
     optimisation: Optimisation = Optimisation()
     """Optimiser and learning-rate schedule."""
 
+    @model_validator(mode="after")
+    def _schedule_needs_no_validation(self) -> MethodSettings:
+        if self.optimisation.schedule == "plateau":
+            raise ValueError("pretraining validates nothing that plateau could watch; take cosine, polynomial or step")
+        return self
+
     @abstractmethod
     def views(self, image_size: int) -> tuple[View, ...]:
         """Return the views that the method takes of each slice, in the order that its loss expects.
@@ -100,6 +110,10 @@ class MethodSettings(OwnDefaults, ABC):
     def target(self) -> Target:
         """Return what the loss learns from beside the slices: nothing, labels of slices, or masks."""
         return None
+
+    def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+        """Return labels (N, L) of slices as the loss learns them, NaN where one is left out."""
+        return labels
 
 
 class Method(ABC):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from raysweep.lazy import F, nn
 from raysweep.methods._method import Batch, Method, MethodSettings, Run, Target, View, full_precision
-from raysweep.settings import Augmentation, Optimisation
+from raysweep.settings import Augmentation, LabelRange, Optimisation, Uncertain, Unknown, later
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,12 @@ class SupervisedSettings(MethodSettings):
     """What is learnt: labels of whole slices, or masks."""
     exclusive: bool = False
     """Whether exactly one label applies to a slice: softmax rather than one sigmoid a label."""
+    uncertain: Uncertain = later("ignore")
+    """What becomes of uncertain labels: ones, zeros, lsr-ones, lsr-zeros (a random number near 1 or 0), or ignore."""
+    unknown: Unknown = later("ignore")
+    """What becomes of labels that are not known: ignore, or zeros."""
+    smoothing: LabelRange | None = later(None)
+    """Range of the random numbers that lsr-ones and lsr-zeros draw; null for 0.55 to 0.85 and 0 to 0.3."""
     decoder_features: int = Field(64, gt=0)
     """Width of the decoder of masks."""
 
@@ -41,6 +49,12 @@ class SupervisedSettings(MethodSettings):
     def target(self) -> Target:
         """Return what is learnt."""
         return self.learn
+
+    def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+        """Return labels without uncertain values; smoothed ones are drawn once, by the seed."""
+        from raysweep.data.label_policies import resolve_labels
+
+        return resolve_labels(labels, self.uncertain, self.unknown, seed, self.smoothing)
 
 
 class Supervised(Method):
@@ -53,7 +67,7 @@ class Supervised(Method):
     name: ClassVar[str] = "supervised"
     family: ClassVar[str] = "supervised"
     paper: ClassVar[str] = "Hosseinzadeh Taher et al. 2021, arXiv:2108.05930"
-    recipe: ClassVar[int] = 1
+    recipe: ClassVar[int] = 2
     cost: ClassVar[float] = 1.0
     settings: SupervisedSettings
 

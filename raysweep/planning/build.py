@@ -12,6 +12,7 @@ from typing import Any
 from raysweep import registry
 from raysweep.errors import StudyError
 from raysweep.identity import content_id
+from raysweep.planning.annotations import repetitions, resolve_count
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
@@ -93,7 +94,7 @@ class _Builder:
         strategy = self._strategy(point, task.settings.pack)
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
-        count = _resolve(point.asked, available, task.settings.annotate_by, task.settings.pack)
+        count = resolve_count(point.asked, available, task.settings.annotate_by, task.settings.pack)
         self._check_channels(point.backbone, task.settings.pack)
         config = {
             **self._common("finetune", point.backbone, chain.start),
@@ -103,14 +104,17 @@ class _Builder:
             "seed": point.seed,
             "tuning": self._tuning(point.tuning),
         }
+        if task.settings.training.steps == "kalapos2022":
+            config["repeat"] = repetitions(point.asked, available)
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
-        cost = self._finetune_cost(point.task, point.backbone, point.tuning, count)
+        cost = self._finetune_cost(point.task, point.backbone, point.tuning, count, config.get("repeat", 1))
         stage = self._add("finetune", config, epochs, task.settings.pack, inputs_of(self._weights_step(point)), cost)
         for pretraining, length in chain.trained.items():
             self.naive_epochs[pretraining] += length
         self.naive_epochs[stage] += epochs
-        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained), strategy)
+        unit = pack.unit_name(task.settings.annotate_by)
+        cell = Cell(*cell_fields, point.backbone, point.tuning, stage, tuple(chain.trained), strategy, unit)
         if not self.stages[stage].name:
             self.stages[stage] = replace(self.stages[stage], name=cell.name)
         return cell
@@ -221,7 +225,7 @@ class _Builder:
         batch = min(shared.batch_size, facts.num_train_slices)
         return _EpochCost(content_id(decides), facts.num_train_slices // max(batch, 1) * batch)
 
-    def _finetune_epoch(self, task: str, backbone: str, tuning: str, count: int) -> _EpochCost:
+    def _finetune_epoch(self, task: str, backbone: str, tuning: str, count: int, repeat: int) -> _EpochCost:
         planned = self._tasks[task]
         facts, training = self.packs[planned.settings.pack], planned.settings.training
         decides: dict[str, Any] = {
@@ -234,7 +238,12 @@ class _Builder:
         if training.steps == "natural":
             decides["annotations"] = count
             images = round(images * count / max(1, facts.num_annotated[planned.settings.annotate_by]))
-        return _EpochCost(content_id(decides), math.ceil(images / training.batch_size) * training.batch_size)
+        if training.steps == "kalapos2022":
+            decides["annotations"] = count
+            steps = max(1, count * repeat // training.batch_size)
+        else:
+            steps = math.ceil(images / training.batch_size)
+        return _EpochCost(content_id(decides), steps * training.batch_size)
 
     def _common(self, kind: Kind, backbone: str, start: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -289,19 +298,3 @@ class _EpochCost:
 class _TaskPlan:
     settings: Any
     config: dict[str, Any]
-
-
-def _resolve(asked: int | str, available: int, unit: str, pack: str) -> int:
-    """Return an annotation count as a number of units."""
-    if isinstance(asked, int):
-        count = asked
-    elif asked == "all":
-        count = available
-    else:
-        count = max(1, round(available * float(asked.rstrip("%")) / 100))
-    if count > available or available == 0:
-        raise StudyError(
-            f"grid.annotations asks for {asked}, but pack {pack!r} has {available} annotated {unit}s to train on; "
-            f"allowed: 1 to {available}, a share such as 5%, or all"
-        )
-    return count

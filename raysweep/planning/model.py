@@ -27,6 +27,11 @@ class PackFacts:
     num_annotated: Mapping[Unit, int]
     """Annotated units of the train split."""
 
+    def unit_name(self, unit: Unit) -> str:
+        """Return what people call a unit of annotation: a slice that is its whole volume is an image."""
+        alone = self.num_annotated["slice"] == self.num_annotated["volume"]
+        return "image" if alone and unit != "subject" else unit
+
 
 @dataclass(frozen=True)
 class Parent:
@@ -77,6 +82,8 @@ class Cell:
     lineage: tuple[str, ...]
     strategy: str = ""
     """What papers call the chain that the encoder comes from; see `raysweep.planning.strategy`."""
+    annotation_unit: str = "slice"
+    """What annotations counts: slice, volume or subject; image where slices are no part of a larger volume."""
 
     @property
     def name(self) -> str:

@@ -21,12 +21,13 @@ def heat_panels(findings: Findings) -> list[Panel]:
     for setting in findings.settings:
         rows = [row for row in longest(findings.scores) if Setting.of(row) == setting]
         if any(row["mean"] is not None for row in rows) and len(findings.annotations(setting)) > 1:
-            text = f"Map of mean test {findings.metric}: one row per arm, one column per number of annotated slices"
-            panels.append(Panel(findings.setting_name(setting), _heat(findings, rows), text))
+            what = findings.unit(setting)
+            text = f"Map of mean test {findings.metric}: one row per arm, one column per number of annotated {what}s"
+            panels.append(Panel(findings.setting_name(setting), _heat(rows, what), text))
     return panels
 
 
-def _heat(findings: Findings, rows: list[Row]) -> dict[str, Any]:
+def _heat(rows: list[Row], what: str) -> dict[str, Any]:
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     counts = sorted({row["annotations"] for row in rows})
     values = [
@@ -37,7 +38,7 @@ def _heat(findings: Findings, rows: list[Row]) -> dict[str, Any]:
     means = [value["mean"] for value in values if value["mean"] is not None]
     middle = (min(means) + max(means)) / 2
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        x=alt.X("count:N", sort=[str(c) for c in counts], title="Annotated slices",
+        x=alt.X("count:N", sort=[str(c) for c in counts], title=f"Annotated {what}s",
                 axis=alt.Axis(labelAngle=0, orient="top", grid=False)),
         y=alt.Y("arm:N", sort=arms, title=None, axis=arm_axis(grid=False)),
         tooltip=["arm:N", "count:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],

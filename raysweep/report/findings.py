@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,17 +15,11 @@ from raysweep.results.read import StudyTables
 
 Row = dict[str, Any]
 
-
-METRIC_NAMES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "nsd": "surface Dice",
-    "auc": "AUC",
-    "auprc": "average precision",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-}
-"""Metric -> its name as people write it."""
+_METRICS = {
+    "dice": "Dice", "iou": "IoU", "auc": "AUC", "auprc": "AUPRC", "hd95_mm": "HD95 (mm)", "nsd": "NSD", "ece": "ECE",
+    "brier": "Brier score",
+}  # fmt: skip
+"""Names of metrics that are not written as the tables have them."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +78,11 @@ class Findings:
     @property
     def metric(self) -> str:
         """Name of the score as people write it."""
-        names = {row["metric"] for row in self.scores if row["metric"]}
-        return METRIC_NAMES.get(names.pop(), "score") if len(names) == 1 else "score"
+        names: set[str] = {row["metric"] for row in self.scores if row["metric"]}
+        if len(names) != 1:
+            return "score"
+        (name,) = names
+        return _METRICS.get(name, name.replace("_", " "))
 
     @property
     def any_comparison(self) -> bool:
@@ -98,6 +96,25 @@ class Findings:
     def annotations(self, setting: Setting) -> list[int]:
         """Return the annotation counts of a setting, rising."""
         return sorted({row["annotations"] for row in self.scores if Setting.of(row) == setting})
+
+    @cached_property
+    def _units(self) -> dict[Setting, str]:
+        said = {Setting.of(row): row["annotation_unit"] or "slice" for row in self.trials}
+        return {setting: "patient" if name == "subject" else name for setting, name in said.items()}
+
+    def unit(self, setting: Setting | None = None) -> str:
+        """Return what annotation counts count in a setting: slice, image, volume or patient.
+
+        Without a setting, what they count in the whole study; ``unit`` where that differs.
+        """
+        if setting is not None:
+            return self._units[setting]
+        names = set(self._units.values())
+        return names.pop() if len(names) == 1 else "unit"
+
+    def annotated(self, setting: Setting, count: int) -> str:
+        """Return an annotation count in words: ``15 annotated slices``, ``1 annotated patient``."""
+        return f"{count} annotated {self.unit(setting)}{'' if count == 1 else 's'}"
 
     def setting_name(self, setting: Setting) -> str:
         """Return the parts of a setting that differ within the study; empty if there is one setting."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from raysweep.analysis import Arm
-from raysweep.results.read import StudyTables
+from raysweep.results.read import StudyTables, read_cells
 from raysweep.store import Store
 
 
@@ -52,6 +52,12 @@ def running_stages(store: Store, names: Mapping[str, tuple[str, str]]) -> tuple[
         if stage in names:
             found.append(RunningStage(stage, *names[stage], max(0.0, now - stamp.mtime_ns / 1e9)))
     return tuple(sorted(found, key=lambda stage: stage.saved_s_ago))
+
+
+def not_needed_stages(store: Store, study: str) -> frozenset[str]:
+    """Return the finetune stages that a study has done without; none if it has not run."""
+    cells = read_cells(store).select(["study", "stage", "not_needed"]).to_pylist()
+    return frozenset(cell["stage"] for cell in cells if cell["study"] == study and cell["not_needed"] is not None)
 
 
 def fingerprint(store: Store, study: str) -> int:

@@ -26,8 +26,9 @@ from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, Row, find
 from raysweep.report.live import InFlight
 from raysweep.report.published import PublishedNumber
-from raysweep.report.sentences import answers, arm_pattern, duration, score
+from raysweep.report.sentences import answers, arm_pattern
 from raysweep.report.slices import CLASS_COLOURS, ReadExamples, galleries
+from raysweep.report.words import duration, score
 from raysweep.results.read import StudyTables
 
 _ASSETS = "raysweep.report"
@@ -135,7 +136,7 @@ def _environment(findings: Findings) -> jinja2.Environment:
     )
     environment.filters |= {"score": score, "duration": duration}
     environment.filters["strong_arms"] = partial(_strong, pattern=arm_pattern(findings))
-    environment.globals |= {"setting_of": Setting.of}
+    environment.globals |= {"setting_of": Setting.of, "count_heading": plots.count_heading}
     return environment
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from raysweep.analysis import Setting
 from raysweep.analysis._scores import MISSING, ArmScores, arm_scores
 from raysweep.report.findings import Findings, Row, at, longest
-from raysweep.report.sentences import duration
+from raysweep.report.words import duration
 from raysweep.results.read import StudyTables
 
 _BOLD = "**"
@@ -106,7 +106,8 @@ def _scores(findings: Findings, setting: Setting, entries: Mapping[Any, ArmScore
         rows.append((arm, *cells))
     caption = (
         f"{_title(findings, setting)}Test {findings.metric}: mean over test subjects, ± standard deviation over seeds; "
-        "the highest mean of a column in bold. By number of annotated slices."
+        "the highest mean of a column in bold. "
+        f"By number of annotated {findings.unit(setting)}s."
     )
     return PaperTable(name, caption, ("Arm", *map(str, counts)), tuple(rows))
 

@@ -73,10 +73,10 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
                 alt_text = f"Mean test {findings.metric} with its interval, one row per source"
                 panels.append(Panel(count_heading(findings, setting, counts[0]), spec, alt_text))
                 continue
-            x = _log_x("annotations", counts, "Annotated slices")
+            x = _log_x("annotations", counts, f"Annotated {findings.unit(setting)}s")
             spec = _banded(_points(rows), x, _score_y(findings, "Test"), marks, height=340)
             alt_text = (
-                f"Mean test {findings.metric} by number of annotated slices, "
+                f"Mean test {findings.metric} by number of annotated {findings.unit(setting)}s, "
                 f"{counts[0]} to {counts[-1]}, one line per source"
             )
             panels.append(Panel(findings.setting_name(setting), spec, alt_text))
@@ -125,7 +125,7 @@ def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
             if without:
                 layers.insert(0, _reference_lines(_points(without), marks))
             spec = finish(alt.layer(*layers), height=230)
-            alt_text = f"Mean test {findings.metric} by pretraining epochs with {count} annotated slices"
+            alt_text = f"Mean test {findings.metric} by pretraining epochs with {findings.annotated(setting, count)}"
             panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
@@ -144,7 +144,7 @@ def curve_panels(findings: Findings, tables: StudyTables, marks: Marks) -> list[
                 x = alt.X("epoch:Q", title="Fine-tuning epoch", axis=alt.Axis(grid=False, format="d", **ticks))
                 y = _score_y(findings, "Validation", rows)
                 spec = _banded(_points(own), x, y, marks, height=230, points_drawn=False)
-                alt_text = f"Validation {findings.metric} by fine-tuning epoch with {count} annotated slices"
+                alt_text = f"Validation {findings.metric} by epoch with {findings.annotated(setting, count)}"
                 panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
@@ -263,7 +263,7 @@ def finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:
 def count_heading(findings: Findings, setting: Setting, count: int) -> str:
     """Return the heading of a panel at one annotation count."""
     name = findings.setting_name(setting)
-    text = f"{count} annotated slice{'' if count == 1 else 's'}"
+    text = findings.annotated(setting, count)
     return f"{name}: {text}" if name else text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,9 +15,9 @@ from raysweep.planning.model import is_done
 from raysweep.planning.summary import summarise
 from raysweep.report.facts import recovered_text
 from raysweep.report.live import RunningStage
-from raysweep.report.sentences import duration
+from raysweep.report.words import duration
 
-_STATES = ("done", "failed", "stopped", "skipped", "open")
+_STATES = ("done", "failed", "stopped", "skipped", "not needed", "open")
 _MAX_ROWS = 9
 _MAX_LISTED = 4
 
@@ -27,22 +27,32 @@ def status_summary(
     ledger: Mapping[str, LedgerRecord],
     running: Sequence[RunningStage] = (),
     failures: Sequence[FailureRecord] = (),
+    not_needed: Container[str] = frozenset(),
 ) -> RenderableType:
-    """Return counts of a plan's stages, cells by source, what is running, and why stages and attempts failed."""
+    """Return counts of a plan's stages, cells by source, what is running, and why stages and attempts failed.
+
+    ``not_needed`` holds the finetune stages that the study did without.
+    """
     counts = summarise(plan, ledger)
-    still = counts.num_stages - counts.num_done - counts.num_failed
+    spared = sum(stage in not_needed and stage not in ledger for stage in plan.stages)
+    still = counts.num_stages - counts.num_done - counts.num_failed - spared
     head = (
         f"{counts.study}: {counts.num_done} of {counts.num_stages} stages done, {counts.num_failed} failed, "
-        f"{still} open ({counts.num_cells} cells)"
+        + (f"{spared} not needed, " if spared else "")
+        + f"{still} open ({counts.num_cells} cells)"
     )
     done = {stage.id for stage in plan.stages.values() if is_done(stage, ledger.get(stage.id))}
     recovered = recovered_text(failures, done)
     attempts = [Text(f"failed attempts: {recovered}")] if recovered else []
-    return Group(Text(head, "bold"), _sources(plan, ledger), *_running(running), *_failures(plan, ledger), *attempts)
+    return Group(
+        Text(head, "bold"), _sources(plan, ledger, not_needed), *_running(running), *_failures(plan, ledger), *attempts
+    )
 
 
-def cell_states(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Counter[str]]:
-    """Return, by source, how many cells are done, failed, stopped by the scheduler, skipped and open."""
+def cell_states(
+    plan: Plan, ledger: Mapping[str, LedgerRecord], not_needed: Container[str] = frozenset()
+) -> dict[str, Counter[str]]:
+    """Return, by source, how many cells are done, failed, stopped by the scheduler, skipped, not needed and open."""
     blocked: set[str] = set()
     for stage in plan.stages.values():  # parents come first
         if stage.parent is not None and (_is_lost(stage, ledger) or stage.parent.stage in blocked):
@@ -54,6 +64,8 @@ def cell_states(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> dict[str, Cou
             state = "done"
         elif record is not None and record.status != "done":
             state = record.status
+        elif cell.stage in not_needed:
+            state = "not needed"
         else:
             state = "skipped" if cell.stage in blocked else "open"
         states.setdefault(cell.source, Counter())[state] += 1
@@ -68,19 +80,21 @@ def _is_lost(stage: Stage, ledger: Mapping[str, LedgerRecord]) -> bool:
     return record is not None and record.status == "failed" and stage.parent.epoch not in record.snapshots
 
 
-def _sources(plan: Plan, ledger: Mapping[str, LedgerRecord]) -> Table:
-    states = cell_states(plan, ledger)
+def _sources(plan: Plan, ledger: Mapping[str, LedgerRecord], not_needed: Container[str]) -> Table:
+    states = cell_states(plan, ledger, not_needed)
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="dim")
     table.add_column("cells of source")
-    for name in _STATES:
+    rare = {name for name in ("stopped", "not needed") if not any(counter[name] for counter in states.values())}
+    shown = [name for name in _STATES if name not in rare]
+    for name in shown:
         table.add_column(name, justify="right")
     rows = list(states.items())
     for source, counter in rows[:_MAX_ROWS]:
-        table.add_row(Text(source), *(str(counter[name]) for name in _STATES))
+        table.add_row(Text(source), *(str(counter[name]) for name in shown))
     if len(rows) > _MAX_ROWS:
         rest = sum((counter for _, counter in rows[_MAX_ROWS:]), Counter[str]())
         more = Text(f"{len(rows) - _MAX_ROWS} more", "dim")
-        table.add_row(more, *(str(rest[name]) for name in _STATES))
+        table.add_row(more, *(str(rest[name]) for name in shown))
     return table
 
 

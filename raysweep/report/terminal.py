@@ -15,7 +15,8 @@ from rich.text import Text
 from raysweep.analysis._scores import MISSING
 from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, find
-from raysweep.report.sentences import answers, arm_pattern, score
+from raysweep.report.sentences import answers, arm_pattern
+from raysweep.report.words import score
 from raysweep.results.read import StudyTables
 
 MAX_LINES = 30

@@ -84,6 +84,12 @@ CELLS = Table(
         ),
         Column("stage", _string, "id of the finetune stage that answers this cell"),
         Column("lineage", pa.list_(_string), "ids of the pretrain stages before it, first to last"),
+        Column(
+            "annotation_unit",
+            _dictionary,
+            "what annotations counts: slice, volume, subject, or image where a slice is no part of a volume",
+            since=3,
+        ),
         Column("not_needed", _string, "why the study did without this cell; null if it was, or is to be, run", since=2),
     ),
 )
@@ -118,7 +124,7 @@ STAGES = Table(
             since=2,
         ),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
-        Column("notes", pa.list_(_string), "what a reader of its scores must know; null if nothing", since=3),
+        Column("notes", pa.list_(_string), "what a reader of its scores must know; null if nothing", since=4),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
         Column(
             "shape",
@@ -172,35 +178,35 @@ CASES = Table(
         Column("tn", _int, "true negative pixels"),
         Column("dice", _float, "2 tp / (2 tp + fp + fn); null where the class is in neither mask"),
         Column("iou", _float, "tp / (tp + fp + fn); null where the class is in neither mask"),
-        Column("unit", _dictionary, "what the row is about: slice, volume or subject; null means slice", since=3),
-        Column("scored", _bool, "whether the class or label counts in the stage's score", since=3),
+        Column("unit", _dictionary, "what the row is about: slice, volume or subject; null means slice", since=4),
+        Column("scored", _bool, "whether the class or label counts in the stage's score", since=4),
         Column(
             "score",
             _float,
             "what the row adds to the stage's score: the stage's metric, an absent class as the task's settings say; "
             "null where the row adds nothing, or the metric is no mean over cases",
-            since=3,
+            since=4,
         ),
         Column(
             "size_error",
             _float,
             "(fp - fn) / (tp + fn), relative error of area or volume; null where the class is not in the truth",
-            since=3,
+            since=4,
         ),
         Column(
             "hd95_mm",
             _float,
             "95 % quantile of the distance between outlines in mm; null where not asked for or neither mask has one",
-            since=3,
+            since=4,
         ),
         Column(
             "nsd",
             pa.list_(_float),
             "normalised surface Dice at each of the task's tolerances; null as hd95_mm",
-            since=3,
+            since=4,
         ),
-        Column("probability", _float, "probability of the label, 0 to 1", since=3),
-        Column("target", _float, "whether the label is there: 1 or 0; null where that is not known", since=3),
+        Column("probability", _float, "probability of the label, 0 to 1", since=4),
+        Column("target", _float, "whether the label is there: 1 or 0; null where that is not known", since=4),
     ),
 )
 
@@ -246,7 +252,7 @@ VIEWS = {
             FROM parents p JOIN stages f ON f.stage = p.parent AND f.status = 'failed' GROUP BY p.study, p.cell
         )
         SELECT c.study, c.cell, c.source, c.strategy, c.method, c.pretrain_epochs, c.annotations,
-               c.annotations_asked, c.seed,
+               c.annotations_asked, c.annotation_unit, c.seed,
                c.task, c.backbone, c.tuning,
                CASE WHEN s.stage IS NOT NULL THEN s.status::VARCHAR WHEN c.not_needed IS NOT NULL THEN 'not needed'
                     WHEN b.parent IS NOT NULL THEN 'skipped' ELSE 'pending' END AS status,

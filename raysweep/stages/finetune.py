@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
+from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
 from raysweep.store import Store
 from raysweep.tasks import Task
 from raysweep.tuning import build_tuning
@@ -43,7 +45,8 @@ class FinetuneLoop(TrainingLoop):
             self.pack,
             self.config["annotations"],
             unit=self.settings.annotate_by,
-            drawing="nested" if self.settings.nested else "anew",
+            drawing=self.settings.drawing,
+            stratify=self.settings.stratify,
             seed=self.config["seed"],
         )
         start = build_start(store, self.config, stage.inputs)
@@ -58,7 +61,11 @@ class FinetuneLoop(TrainingLoop):
         self.optimiser = build_optimiser(self.tuning.groups(), self.training.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
         self.steps_per_epoch = self._steps_per_epoch()
+        ema = self.training.ema
+        self.averaged = None if ema is None else Averaged(self.network, ema)
+        self.patience = Patience()
         self.best_epoch = 0
+        self.best_value = math.inf
         self.best_score = -math.inf
         self.best_weights: dict[str, Tensor] = {}
 
@@ -66,6 +73,8 @@ class FinetuneLoop(TrainingLoop):
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _steps_per_epoch(self) -> int:
+        if self.training.steps == "kalapos2022":
+            return max(1, len(self.rows) * int(self.config["repeat"]) // self.training.batch_size)
         full = len(self.pack.select(split="train", annotated=True))
         slices = full if self.training.steps == "same" else len(self.rows)
         return math.ceil(slices / self.training.batch_size)
@@ -83,6 +92,9 @@ class FinetuneLoop(TrainingLoop):
 
     def _draw_order(self, num_samples: int) -> Tensor:
         """Return positions in the subset: whole random orders, one after another, cut to length."""
+        if self.training.steps == "kalapos2022":  # one order of all the repetitions, as of a longer list
+            repeated = max(len(self.rows) * int(self.config["repeat"]), num_samples)
+            return torch.randperm(repeated, generator=self.generator)[:num_samples] % len(self.rows)
         rounds = math.ceil(num_samples / len(self.rows))
         orders = [torch.randperm(len(self.rows), generator=self.generator) for _ in range(rounds)]
         return torch.cat(orders)[:num_samples]
@@ -93,6 +105,8 @@ class FinetuneLoop(TrainingLoop):
             output = self.network(slices)
         loss = self.task.loss(output, target)
         optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        if self.averaged is not None:
+            self.averaged.update(self.network)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
@@ -115,20 +129,53 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        evaluation = self.task.evaluate(self.pack.select(split="val", annotated=True), self._predict, "val")
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if evaluation.score > self.best_score:
-            self.best_epoch, self.best_score = epoch, evaluation.score
-            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
+            measured = self._validate()
+            value = self._badness(measured)
+            if value < self.best_value or not self.best_weights:
+                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
+                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        optimisation, stopping = self.training.optimisation, self.training.early_stopping
+        if optimisation.schedule == "plateau":
+            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+        if stopping is not None:
+            self.patience.update(stopping, measured)
         return ()
 
+    def _validate(self) -> Measured:
+        rows = self.pack.select(split="val", annotated=True)
+        evaluation = self.task.evaluate(rows, self._predict, "val")
+        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
+        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
+        if loss is not None:
+            self.history.add("val", {"loss": loss})
+        return Measured(evaluation.score, loss)
+
+    def _badness(self, measured: Measured) -> float:
+        """Return what decides which epoch is best; the lower the better."""
+        by = self.training.best_by
+        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+
+    def ends_early(self) -> bool:
+        """Whether validation has not improved for longer than the study bears."""
+        stopping = self.training.early_stopping
+        return stopping is not None and self.patience.is_over(stopping)
+
     def state(self) -> dict[str, Any]:
-        """Return the network's, optimiser's and scaler's state, and the best epoch so far."""
+        """Return the network's, its average's, optimiser's and scaler's state, and what validation has led to."""
         return {
             "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "best": {"epoch": self.best_epoch, "score": self.best_score, "weights": self.best_weights},
+            "plateau": self.plateau.state_dict(),
+            "patience": self.patience.state_dict(),
+            "best": {
+                "epoch": self.best_epoch,
+                "score": self.best_score,
+                "value": self.best_value,
+                "weights": self.best_weights,
+            },
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -136,8 +183,13 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.patience.load_state_dict(state["patience"])
         best = state["best"]
-        self.best_epoch, self.best_score, self.best_weights = best["epoch"], best["score"], best["weights"]
+        self.best_epoch, self.best_score, self.best_value = best["epoch"], best["score"], best["value"]
+        self.best_weights = best["weights"]
 
     def conclude(self) -> dict[str, Any]:
         """Test the best epoch and publish its cases and examples."""

@@ -22,9 +22,9 @@ from raysweep.results.write import write_part
 from raysweep.settings import Optimisation
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.optimisation import learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime
+from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.store import LedgerRecord, Store
 
 
@@ -72,6 +72,7 @@ class TrainingLoop(ABC):
         self.pack = open_pack(stage.inputs["pack"])
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
+        self.plateau = Plateau()
         self.started_at = datetime.now(UTC)
 
     def run(self) -> Iterator[Progress]:
@@ -80,7 +81,7 @@ class TrainingLoop(ABC):
         if not self.history.epoch:
             self.start()
         yield Progress(self.history.epoch, self.published_snapshots())
-        while self.history.epoch < self.stage.epochs:
+        while self.history.epoch < self.stage.epochs and not self.ends_early():
             begin = time.perf_counter()
             self.history.epoch += 1
             metrics = self.train_epoch()
@@ -125,6 +126,10 @@ class TrainingLoop(ABC):
         """Return the epochs of snapshots that an earlier attempt published."""
         return ()
 
+    def ends_early(self) -> bool:
+        """Whether the epochs trained so far are enough, although more were planned."""
+        return False
+
     def can_continue(self, epoch: int) -> bool:
         """Whether a training state saved after an epoch can be continued, rather than starting over."""
         return True
@@ -133,7 +138,7 @@ class TrainingLoop(ABC):
         """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate."""
         self.beat()
         total_steps = self.stage.epochs * steps_per_epoch
-        rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps)
+        rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps, self.plateau.scale)
         set_learning_rate(optimiser, rate)
         set_weight_decay(optimiser, weight_decay(settings, self.history.step, total_steps))
         return rate

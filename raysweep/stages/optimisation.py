@@ -1,8 +1,7 @@
-"""Optimisers and the learning rate of each step."""
+"""Optimisers, and the step they take."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -99,7 +98,9 @@ def build_optimiser(
         case "adam":
             return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, settings.beta2), fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+            return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=settings.lr, alpha=settings.beta2, momentum=settings.momentum)
         case "lars":
             return LARS(
                 groups, lr=settings.lr, momentum=settings.momentum, trust_coefficient=settings.trust_coefficient
@@ -131,50 +132,3 @@ def _as_groups(
     items = list(parameters)
     groups = [item for item in items if isinstance(item, ParameterGroup)]
     return groups or [ParameterGroup([item for item in items if isinstance(item, nn.Parameter)])]
-
-
-def learning_rate(settings: Optimisation, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """Return the learning rate of a step, a pure function of it.
-
-    Linear from ``warmup_lr`` at step 0 to ``lr`` at the end of warm-up, then half a cosine that reaches
-    ``final_lr`` at the last step, or constant.
-
-    Raises:
-        ValueError: if ``step`` is outside the schedule.
-    """
-    if not 0 <= step < total_steps:
-        raise ValueError(f"step {step} is outside the schedule of {total_steps} steps, 0 to {total_steps - 1}")
-    num_warmup = round(settings.warmup_epochs * steps_per_epoch)
-    if step < num_warmup:
-        return settings.warmup_lr + (settings.lr - settings.warmup_lr) * step / num_warmup
-    if settings.schedule == "constant":
-        return settings.lr
-    last = total_steps - 1
-    progress = (step - num_warmup) / (last - num_warmup) if last > num_warmup else 0.0
-    # Weighted so that both ends come out exactly, which lr - (lr - final_lr) * share does not.
-    share = (1 + math.cos(math.pi * progress)) / 2
-    return settings.lr * share + settings.final_lr * (1 - share)
-
-
-def weight_decay(settings: Optimisation, step: int, total_steps: int) -> float:
-    """Return the weight decay of a step: constant, or along half a cosine to ``final_weight_decay`` at the last step.
-
-    Source: Caron et al. 2021, arXiv:2104.14294, appendix, "Implementation details".
-    """
-    if settings.final_weight_decay is None or total_steps == 1:
-        return settings.weight_decay
-    share = (1 + math.cos(math.pi * step / (total_steps - 1))) / 2
-    return settings.weight_decay * share + settings.final_weight_decay * (1 - share)
-
-
-def set_weight_decay(optimiser: Optimizer, decay: float) -> None:
-    """Set the weight decay of every group that has one."""
-    for group in optimiser.param_groups:
-        if group["decays"]:
-            group["weight_decay"] = decay
-
-
-def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
-    """Set the learning rate of every group to ``lr`` times the group's scale."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["lr_scale"]

@@ -38,6 +38,7 @@ class PretrainLoop(TrainingLoop):
         kind: type[Method] = registry.load("methods", chosen["name"]).METHOD
         self.method_settings: MethodSettings = kind.Settings.model_validate(chosen["settings"])
         self.target = self.method_settings.target()
+        self.labels = self.method_settings.learnt_labels(self.pack.index.labels, self.config["seed"])
         self.rows = self._select_rows()
         self.positions = relative_positions(self.pack, self.rows)
         self.image_size: int = self.config["image_size"]
@@ -58,7 +59,7 @@ class PretrainLoop(TrainingLoop):
         rows = self.pack.select(split="train")
         index = self.pack.index
         if self.target == "labels":
-            rows = rows[~np.isnan(index.labels[rows]).all(1)]
+            rows = rows[~np.isnan(self.labels[rows]).all(1)]
         elif self.target == "masks":
             rows = rows[index.mask_position[rows] >= 0]
         if len(rows) < 2:
@@ -126,7 +127,7 @@ class PretrainLoop(TrainingLoop):
         device, rows = self.runtime.device, self.rows[ids.numpy()]
         slices, shapes = scaled_slices(self.pack, rows), shapes_of(self.pack, rows)
         masks = [mask_of(self.pack, int(row)) for row in rows] if self.target == "masks" else None
-        labels = torch.from_numpy(self.pack.index.labels[rows]).to(device) if self.target == "labels" else None
+        labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
         views, of_masks, where = [], [], []
         for view in self.method.views():
             parameters = draw(view.augmentation, shapes, self.generator)

@@ -70,7 +70,10 @@ def build_network(design: Design, encoder: Encoder) -> nn.Module:
     """
     network = _build(design, encoder.backbone)
     inner = network.get_submodule("encoder.model")
-    inner.load_state_dict(_weights_for(inner, encoder), strict=True)
+    try:
+        inner.load_state_dict(_weights_for(inner, encoder), strict=True)
+    except RuntimeError as error:
+        raise _refusal(design, encoder.backbone, "it has other layers inside than the encoder") from error
     return network
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from raysweep.settings import Backbone, OwnDefaults, Training
+from raysweep.settings import Backbone, Drawing, OwnDefaults, Training, later
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,19 @@ class TaskSettings(OwnDefaults):
     """Name of the score that decides which epoch is best and that results report."""
     annotate_by: Literal["slice", "volume", "subject"] = "slice"
     """What annotation counts count."""
-    nested: bool = True
-    """Whether a smaller annotation subset lies inside a larger one of the same seed."""
+    drawing: Drawing = "nested"
+    """How annotation subsets are drawn: a smaller one inside a larger one (nested), each anew, or as a published study
+    drew them."""
+    stratify: bool = later(True)
+    """Whether a subset has a pack's labels about as often as the whole; published drawings do not."""
     training: Training = Training()
     """How the task trains."""
+
+    @model_validator(mode="after")
+    def _published_drawings_take_slices(self) -> TaskSettings:
+        if self.drawing not in ("nested", "anew") and self.annotate_by != "slice":
+            raise ValueError(f"drawing {self.drawing} draws slices; {self.annotate_by}s are drawn nested or anew")
+        return self
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from raysweep.data.label_policies import Uncertain, Unknown, resolve_labels
+from raysweep.data.label_policies import resolve_labels
 from raysweep.errors import PackError, did_you_mean
 from raysweep.lazy import F, torch
 from raysweep.metrics.labels import is_right, label_scores
-from raysweep.settings import Augmentation, Settings, Training
+from raysweep.settings import Augmentation, Settings, Training, Uncertain, Unknown
 from raysweep.tasks._label_cases import UnitScope, case_rows, units_of
 from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -93,6 +94,25 @@ def test_a_draw_is_not_influenced_by_others_of_the_grid(found, unit, seed, drawi
     assert first == alone
 
 
+@settings(max_examples=25, deadline=None)
+@given(subjects, units, st.integers(0, 3), st.sampled_from(["nested", "anew", "kalapos2022", "taher2021"]))
+def test_a_draw_is_the_same_from_a_pack_opened_again_and_never_straddles_splits(found, unit, seed, drawing):
+    unit = unit if drawing in ("nested", "anew") else "slice"
+    with tempfile.TemporaryDirectory() as folder:
+        pack = pack_of(Path(folder), found)
+        counts = range(1, pack_facts(pack).num_annotated[unit] + 1)
+        again = Pack.open(Path(folder) / "p.h5")
+        draws = [
+            [annotation_subset(one, n, unit=unit, seed=seed, drawing=drawing).tolist() for n in counts]
+            for one in (pack, again)
+        ]
+    assert draws[0] == draws[1]
+    held_out = set(pack.index.subject[pack.index.split != "train"].tolist())
+    for rows in draws[0]:
+        assert not held_out & set(pack.index.subject[rows].tolist())
+        assert len(set(rows)) == len(rows)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 5))
 def test_every_prefix_has_about_each_stratums_share(strata, seed):
@@ -151,6 +171,11 @@ def test_published_drawing_is_numpys_choice_after_its_seed(labelled):
     small, large = (set(annotation_subset(labelled, n, drawing="kalapos2022", seed=0).tolist()) for n in (10, 60))
     assert small < large  # numpy takes the first of one permutation, so that equal seeds nest after all
     assert small != set(annotation_subset(labelled, 10, drawing="kalapos2022", seed=1).tolist())
+    order = list(range(len(rows)))
+    random.Random(99).shuffle(order)
+    for seed, count in ((0, 10), (5, 60)):
+        found = annotation_subset(labelled, count, drawing="taher2021", seed=seed)
+        assert found.tolist() == sorted(rows[order[:count]].tolist()), "the same for every seed"
     with pytest.raises(PackError, match="draws slices; subjects are drawn as nested or anew"):
         annotation_subset(labelled, 3, unit="subject", drawing="kalapos2022")
 

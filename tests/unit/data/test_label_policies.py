@@ -36,3 +36,10 @@ def test_certain_labels_stay():
     resolved = resolve_labels(LABELS, "lsr-ones")
     certain = (LABELS == 0) | (LABELS == 1)
     np.testing.assert_array_equal(resolved[certain], LABELS[certain])
+
+
+def test_a_study_may_give_the_range_of_smoothed_labels():
+    labels = np.full((4000, 1), -1, np.float32)
+    drawn = resolve_labels(labels, "lsr-ones", smoothing=(0.4, 0.5))
+    assert 0.4 <= drawn.min() < 0.401
+    assert 0.499 < drawn.max() <= 0.5

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,3 +86,23 @@ def test_a_batch_without_targets_is_an_error(learn, lacking):
     method = build_method("supervised", learn=learn)
     with pytest.raises(ValueError, match=f"learns from {learn}, but the batch has none"):
         method.loss(Batch(**{**draw_batch(method).__dict__, **lacking}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, math.nan), ({"uncertain": "ones"}, 1.0), ({"uncertain": "zeros"}, 0.0)],
+)
+def test_uncertain_labels_are_left_out_unless_the_study_says_what_they_are(settings, expected):
+    labels = np.array([[1.0, -1.0, np.nan]], np.float32)
+    found = SupervisedSettings(**settings).learnt_labels(labels, 0)
+    np.testing.assert_array_equal(found, np.array([[1.0, expected, np.nan]], np.float32))
+
+
+def test_a_study_smooths_uncertain_labels_within_its_range_and_takes_unknown_ones_for_absent():
+    labels = np.array([[-1.0, np.nan]] * 50, np.float32)
+    settings = SupervisedSettings(uncertain="lsr-ones", unknown="zeros", smoothing=(0.4, 0.6))
+    found = settings.learnt_labels(labels, 3)
+    assert ((found[:, 0] >= 0.4) & (found[:, 0] <= 0.6)).all()
+    assert len(set(found[:, 0].tolist())) == 50
+    assert (found[:, 1] == 0).all()
+    np.testing.assert_array_equal(found, settings.learnt_labels(labels, 3))

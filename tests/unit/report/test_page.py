@@ -245,6 +245,25 @@ def test_several_settings_are_named_apart():
     assert "full: 8 annotated slices" in text
 
 
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("subject", "annotated patients"),
+        ("image", "annotated images"),
+        ("volume", "annotated volumes"),
+        (None, "annotated slices"),
+    ],
+)
+def test_counts_are_of_what_the_study_counts(unit, said, tables):
+    cells = [cell | {"annotation_unit": unit} for cell in tables.cells.to_pylist()]
+    text = parse(
+        page_of(StudyTables("s", to_table("cells", cells), tables.stages, tables.epochs, tables.cases))
+    ).visible_text
+    assert said in text
+    others = {"annotated patients", "annotated images", "annotated volumes", "annotated slices"} - {said}
+    assert not any(other in text for other in others)
+
+
 def test_equal_results_give_an_equal_page(tables, page):
     again = StudyTables(tables.study, tables.cells, tables.stages, tables.epochs, tables.cases)
     assert page_of(again) == page

@@ -1,13 +1,15 @@
 """How far a study is, in thirty lines."""
 
+import io
 import os
 
 from rich.console import Console
 
 from raysweep.ledger import LedgerRecord
 from raysweep.planning import PackFacts, build_plan
-from raysweep.report.live import RunningStage
+from raysweep.report.live import RunningStage, not_needed_stages
 from raysweep.report.status import cell_states, status_summary
+from raysweep.sweep import publish_cells
 from tests.studies import fake_study
 
 FACTS = {
@@ -43,6 +45,25 @@ def test_cells_are_counted_by_source_with_those_behind_a_failure():
     text = printed(plan, ledger)
     assert f"1 of {len(plan.stages)} stages done, 2 failed" in text
     assert "(attempt 1 on node7): RuntimeError: on fire" in text
+
+
+def test_cells_that_the_study_did_without_are_not_open():
+    plan = plan_of(pretrain_epochs=[1], seed=[0, 1], annotations=[4])
+    spared = {cell.stage for cell in plan.cells if cell.seed == 1}
+    assert cell_states(plan, {}, spared)["random"] == {"open": 1, "not needed": 1}
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(status_summary(plan, {}, not_needed=spared))
+    text = console.export_text()
+    assert f"{len(spared)} not needed, {len(plan.stages) - len(spared)} open" in text
+    assert "not needed" not in printed(plan, {})
+
+
+def test_the_stages_done_without_are_read_from_the_published_cells(tiny_store):
+    plan = plan_of(seed=[0, 1], annotations=[4])
+    assert not_needed_stages(tiny_store, plan.study.study) == frozenset()
+    (spared,) = {cell.stage for cell in plan.cells if cell.seed == 1 and cell.source == "random"}
+    publish_cells(plan, tiny_store, {spared: "decided"})
+    assert not_needed_stages(tiny_store, plan.study.study) == {spared}
 
 
 def test_it_fits_thirty_lines_however_large_the_study_and_counts_the_rest():

@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -7,62 +6,9 @@ from lightly.utils import lars as lightly_lars
 from torch import nn
 
 from raysweep.settings import Optimisation
-from raysweep.stages.optimisation import (
-    LARS,
-    build_optimiser,
-    learning_rate,
-    set_learning_rate,
-    set_weight_decay,
-    weight_decay,
-)
+from raysweep.stages.optimisation import LARS, build_optimiser
+from raysweep.stages.schedules import set_learning_rate
 from raysweep.tuning import ParameterGroup
-
-SCHEDULE = Optimisation(lr=0.3, warmup_epochs=2, warmup_lr=0.01, final_lr=0.003)
-
-
-def test_warmup_is_linear_and_the_cosine_follows_its_formula():
-    for step in range(100):
-        got = learning_rate(SCHEDULE, step, steps_per_epoch=10, total_steps=100)
-        if step < 20:
-            expected = 0.01 + (0.3 - 0.01) * step / 20
-        else:
-            expected = 0.003 + (0.3 - 0.003) * 0.5 * (1 + math.cos(math.pi * (step - 20) / 79))
-        assert got == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("lr", [0.3, 0.1, 1e-3, 3e-4, 7.7])
-def test_both_ends_and_the_peak_are_exact(lr):
-    settings = Optimisation(lr=lr, warmup_epochs=2, warmup_lr=1e-6, final_lr=3e-7)
-    assert learning_rate(settings, 0, 10, 100) == 1e-6
-    assert learning_rate(settings, 20, 10, 100) == lr
-    assert learning_rate(settings, 99, 10, 100) == 3e-7
-
-
-def test_constant_schedule_stays_at_the_peak_after_warmup():
-    settings = Optimisation(lr=0.3, schedule="constant", warmup_epochs=1)
-    assert [learning_rate(settings, step, 2, 6) for step in range(6)] == [0.0, 0.15, 0.3, 0.3, 0.3, 0.3]
-
-
-def test_fraction_of_an_epoch_of_warmup_is_rounded_to_steps():
-    assert learning_rate(Optimisation(lr=1, warmup_epochs=0.25), 2, 10, 100) == 1
-
-
-@pytest.mark.parametrize("total_steps", [1, 2, 5])
-def test_schedule_shorter_than_its_warmup_never_passes_the_peak(total_steps):
-    settings = Optimisation(lr=0.3, warmup_epochs=1)
-    rates = [learning_rate(settings, step, 10, total_steps) for step in range(total_steps)]
-    assert rates == sorted(rates)
-    assert rates[-1] < 0.3
-
-
-def test_single_step_without_warmup_uses_the_peak():
-    assert learning_rate(Optimisation(lr=0.3), 0, 1, 1) == 0.3
-
-
-@pytest.mark.parametrize("step", [-1, 100])
-def test_step_outside_the_schedule_is_refused(step):
-    with pytest.raises(ValueError, match="outside the schedule of 100 steps"):
-        learning_rate(SCHEDULE, step, 10, 100)
 
 
 def layers() -> nn.Sequential:
@@ -72,7 +18,13 @@ def layers() -> nn.Sequential:
 
 @pytest.mark.parametrize(
     ("name", "cls"),
-    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD), ("lars", LARS)],
+    [
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+        ("lars", LARS),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
 )
 def test_weight_decay_reaches_weights_but_neither_biases_nor_normalisation(name, cls):
     optimiser = build_optimiser(layers(), Optimisation(optimiser=name, lr=0.2, weight_decay=0.1, momentum=0.8))
@@ -169,7 +121,7 @@ def test_lars_moves_weights_that_are_zero():
     assert bool((weight == -0.5).all())
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars", "rmsprop"])
 def test_restored_optimiser_continues_bit_for_bit(name):
     settings = Optimisation(optimiser=name, lr=0.1, weight_decay=0.01)
     net, other = layers(), layers()
@@ -188,19 +140,53 @@ def test_restored_optimiser_continues_bit_for_bit(name):
         assert torch.equal(a, b)
 
 
-def test_weight_decay_follows_half_a_cosine_for_those_that_decay():
-    settings = Optimisation(weight_decay=0.04, final_weight_decay=0.4)
-    assert weight_decay(settings, 0, 11) == pytest.approx(0.04)
-    assert weight_decay(settings, 5, 11) == pytest.approx(0.22)
-    assert weight_decay(settings, 10, 11) == pytest.approx(0.4)
-    assert weight_decay(settings, 0, 1) == 0.04
-    assert weight_decay(Optimisation(weight_decay=0.3), 7, 11) == 0.3
-    optimiser = build_optimiser(nn.Linear(3, 2), settings)
-    set_weight_decay(optimiser, 0.22)
-    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.22, 0.0]
-
-
 def test_second_beta_reaches_adam():
     for name in ("adam", "adamw"):
         optimiser = build_optimiser(nn.Linear(3, 2), Optimisation(optimiser=name, momentum=0.8, beta2=0.95))
         assert optimiser.defaults["betas"] == (0.8, 0.95)
+
+
+def test_nesterov_and_rmsprop_follow_their_formulas():
+    weight, gradient = torch.full((2, 2), 1.0), torch.full((2, 2), 0.5)
+    parameter = nn.Parameter(weight.clone())
+    optimiser = build_optimiser([parameter], Optimisation(optimiser="sgd", lr=0.1, momentum=0.9, nesterov=True))
+    velocity = torch.zeros(2, 2)
+    for _ in range(3):
+        parameter.grad = gradient.clone()
+        optimiser.step()
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity)
+    torch.testing.assert_close(parameter.detach(), weight)
+
+    weight, parameter = torch.full((2, 2), 1.0), nn.Parameter(torch.full((2, 2), 1.0))
+    optimiser = build_optimiser([parameter], Optimisation(optimiser="rmsprop", lr=0.1, momentum=0.5, beta2=0.9))
+    square, velocity = torch.zeros(2, 2), torch.zeros(2, 2)
+    for _ in range(3):
+        parameter.grad = gradient.clone()
+        optimiser.step()
+        square = 0.9 * square + 0.1 * gradient**2
+        velocity = 0.5 * velocity + gradient / (square.sqrt() + 1e-8)
+        weight = weight - 0.1 * velocity
+    torch.testing.assert_close(parameter.detach(), weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimiser": "adam", "nesterov": True}, "nesterov needs sgd"),
+        ({"optimiser": "sgd", "momentum": 0, "nesterov": True}, "nesterov needs sgd"),
+        ({"lr": 0.1, "final_lr": 0.2}, "final_lr 0.2 is above lr 0.1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Optimisation(**settings)
+
+
+def test_settings_that_came_later_are_no_part_of_an_identity_at_their_defaults():
+    dumped = Optimisation().model_dump(mode="json")
+    assert not {"nesterov", "schedule_per", "power", "factor", "patience", "monitor"} & dumped.keys()
+    assert Optimisation.model_validate(dumped) == Optimisation()
+    changed = Optimisation(optimiser="sgd", nesterov=True, factor=0.5)
+    assert {"nesterov": True, "factor": 0.5}.items() <= changed.model_dump(mode="json").items()
+    assert Optimisation.model_validate(changed.model_dump()) == changed

@@ -261,6 +261,25 @@ def test_steps_are_those_of_the_whole_set_or_of_the_subset(tiny_study, tiny_stor
     assert len(row["train_subset"]) == 3
 
 
+def test_published_budget_repeats_the_subset_and_drops_the_smaller_batch(tiny_study, tiny_store):
+    changes = {"tasks.heart.training.steps": "kalapos2022", "grid.source": ["random"], **NO_PRETRAINING}
+    stage = finetune_of(plan_of(tiny_study, tiny_store, changes))
+    loop = FinetuneLoop(stage, tiny_store, prepare_runtime(0, "float32", 1), 1)
+    assert loop.steps_per_epoch == 3 * int(32 / 3) // 4
+    order = loop._draw_order(loop.steps_per_epoch * 4).tolist()
+    assert sorted(set(order)) == [0, 1, 2]
+    assert max(order.count(position) for position in set(order)) <= int(32 / 3)
+    assert sorted(order[:3]) != [0, 1, 2] or sorted(order[3:6]) != [0, 1, 2], "one order of all the repetitions"
+
+
+def test_every_source_learns_from_the_same_slices_at_a_seed_and_they_are_recorded(undisturbed):
+    store, _ = undisturbed
+    rows = [row for row in facts(store)["stages"] if row["kind"] == "finetune"]
+    assert len(rows) == 2
+    assert len({tuple(row["train_subset"]) for row in rows}) == 1
+    assert len(rows[0]["train_subset"]) == rows[0]["num_train"] == 3
+
+
 def test_the_best_validated_epoch_is_the_one_tested(undisturbed):
     store, plan = undisturbed
     tables = facts(store)
