@@ -44,8 +44,8 @@ class SegmentationSettings(TaskSettings):
     """Score: mean over the classes of a case, then over cases; nsd is at the first of evaluation.nsd_mm."""
     decoder_channels: tuple[int, ...] = Field((256, 128, 64, 32, 16), min_length=2, max_length=5)
     """Channels of the decoder blocks of unet and unetplusplus, coarsest first; their number is the depth."""
-    decoder_features: int | None = Field(None, ge=8, multiple_of=4)
-    """Width of the decoders of fpn, deeplabv3plus, upernet and dpt; null for that of their papers, 256."""
+    decoder_features: int | None = Field(None, ge=32, multiple_of=32)
+    """Width of the decoders of fpn, deeplabv3plus, upernet and dpt; null for the library's, mostly 256."""
     evaluation: SegmentationEvaluation = SegmentationEvaluation()
     """How slices are predicted and scored."""
 
