@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysweep import registry
+from raysweep.data.augment import apply, draw
 from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
@@ -101,21 +102,32 @@ class FinetuneLoop(TrainingLoop):
 
     def _step(self, batch: Tensor) -> Tensor:
         slices, target = self._augmented(batch)
-        with self.runtime.autocast():
-            output = self.network(slices)
-        loss = self.task.loss(output, target)
-        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        with self.phases("forward"):
+            with self.runtime.autocast():
+                output = self.network(slices)
+            loss = self.task.loss(output, target)
+        clip_norm = self.training.optimisation.clip_norm
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         if self.averaged is not None:
-            self.averaged.update(self.network)
+            with self.phases("optimiser"):
+                self.averaged.update(self.network)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
-        rows = self.rows[batch.numpy()]
-        images, target = self.task.training_batch(rows, self.generator, self.runtime.device)
-        return normalised(images, self.normalisation), target
+        rows, size, device = self.rows[batch.numpy()], self.training.image_size, self.runtime.device
+        labels = self.task.labels_of(rows)
+        with self.phases("data"):
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows) if labels is None else []
+        with self.phases("augmentation"):
+            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
+            if labels is None:
+                images, target = apply(slices, parameters, size, masks=masks, device=device)
+            else:
+                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+            return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -129,7 +141,10 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
+        with (
+            self.phases("evaluation"),
+            nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
+        ):
             measured = self._validate()
             value = self._badness(measured)
             if value < self.best_value or not self.best_weights:
@@ -196,7 +211,8 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         rows = self.pack.select(split="test", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)

@@ -86,20 +86,12 @@ class Task(ABC):
     def encoder_module(self) -> torch.nn.Module:
         """Return the encoder inside the network; frozen tuning leaves its weights and statistics as they are."""
 
-    @abstractmethod
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw a batch of augmented slices, and what the network is to make of them.
+    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
+        """Return what is learnt of (B,) slices as wholes, the target of ``loss``; None where masks are learnt.
 
-        Args:
-            rows: (B,) rows of the pack.
-            generator: where every random number comes from, on the CPU.
-            device: where the batch is to lie.
-
-        Returns:
-            (B, C, S, S) float32, scaled and not yet normalised, and the target as ``loss`` takes it.
+        Masks follow the slices through augmentation: the target is then (B, S, S) int64, as the pack encodes them.
         """
+        return None
 
     @abstractmethod
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -122,17 +122,9 @@ class Classification(Task):
         for split in ("train", "val", "test"):
             _check_split(pack, settings, split)
 
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw augmented crops (B, C, S, S), and labels (B, L) from 0 to 1, NaN where one is left out."""
-        from raysweep.data.augment import apply, draw
-        from raysweep.data.slices import scaled_slices, shapes_of
-
-        training = self.settings.training
-        parameters = draw(training.augmentation, shapes_of(self.pack, rows), generator)
-        images = apply(scaled_slices(self.pack, rows), parameters, training.image_size, device=device)
-        return images, self.targets[torch.from_numpy(rows)].to(device)
+    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return labels (B, L) from 0 to 1, NaN where one is left out."""
+        return self.targets[torch.from_numpy(rows)]
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of (B, L) logits against (B, L) labels: mean over slices, or over known labels."""
@@ -167,15 +159,14 @@ class Classification(Task):
 
     def _probabilities(self, rows: NDArray[np.int64], predict: Predict) -> NDArray[np.float64]:
         """Return the probabilities (N, L) of slices, each the mean over its views."""
-        from raysweep.data.slices import same_shape_batches, scaled_slices
+        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._classifier import test_views
 
         settings = self.settings
         position = {int(row): place for place, row in enumerate(rows)}
         found = np.empty((len(rows), len(self.pack.label_names)))
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = scaled_slices(self.pack, batch)
-            assert isinstance(slices, torch.Tensor)  # slices of one bucket are one tensor
+            slices = scaled_batch(self.pack, batch)
             views = test_views(slices, settings.evaluation.crops, settings.resize_px, settings.training.image_size)
             mean = torch.stack([self._probability(predict(view)) for view in views]).mean(0)
             found[[position[int(row)] for row in batch]] = mean.numpy()

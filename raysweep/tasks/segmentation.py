@@ -124,19 +124,6 @@ class Segmentation(Task):
                     "in mm (evaluation.nsd_mm) need it"
                 )
 
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw augmented crops (B, C, S, S), and their masks (B, S, S) int64 as the pack encodes them."""
-        from raysweep.data.augment import apply, draw
-        from raysweep.data.slices import mask_of, scaled_slice, shapes_of
-
-        training = self.settings.training
-        slices = [scaled_slice(self.pack, int(row)) for row in rows]
-        masks = [mask_of(self.pack, int(row)) for row in rows]
-        parameters = draw(training.augmentation, shapes_of(self.pack, rows), generator)
-        return apply(slices, parameters, training.image_size, masks=masks, device=device)
-
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of (B, K, H, W) logits against (B, H, W) masks; ignored pixels have no part in it."""
         numbers = LossSettings(self.settings.focal_gamma, self.settings.tversky_weights)
@@ -170,14 +157,14 @@ class Segmentation(Task):
         self, rows: NDArray[np.int64], predict: Predict
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield rows, predicted and true masks (B, K, H, W) bool, and counts (B, K, 4), in batches of one shape."""
-        from raysweep.data.slices import mask_of, same_shape_batches, scaled_slice
+        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._counts import confusion_counts, structure_counts
         from raysweep.tasks._windows import padded
 
         keep_padding = self.settings.evaluation.score_padding
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = torch.stack([scaled_slice(self.pack, int(row)) for row in batch])
-            masks = torch.stack([mask_of(self.pack, int(row)) for row in batch])
+            slices = scaled_batch(self.pack, batch)
+            masks = torch.from_numpy(self.pack.masks(batch)).long()
             whole = padded(slices, self.stride, self.settings.evaluation.pad_to_px)
             if keep_padding:
                 masks = torch.nn.functional.pad(masks, _missing(masks, whole))

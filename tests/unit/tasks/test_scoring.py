@@ -262,10 +262,8 @@ def test_overlapping_structures_are_trained_and_scored_each_for_itself(tmp_path,
         assert case["fn"] == int((~ours & theirs).sum())
     perfect = evaluate(task, truth.float() * 8 - 4)
     assert perfect.score == 1
-    images, target = task.training_batch(
-        pack.select("train")[:4], torch.Generator().manual_seed(0), torch.device("cpu")
-    )
-    assert torch.isfinite(task.loss(task.network.train()(images[..., :64, :64]), target[..., :64, :64]))
+    images, target = torch.randn(2, 1, 32, 32), torch.from_numpy(np.stack(masks[4:])).long()[:, :32, :32]
+    assert torch.isfinite(task.loss(task.network.train()(images), target))
 
 
 def test_overlapping_structures_cannot_be_one_class_a_pixel(tmp_path, rng):
