@@ -161,7 +161,7 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes | memoryview) -> None:
         """Publish a file atomically, replacing any older version."""
         if not self._local:
             with self._fs.open_output_stream(self._full(path)) as stream:

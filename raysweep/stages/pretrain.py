@@ -155,12 +155,16 @@ class PretrainLoop(TrainingLoop):
         if epoch not in self.stage.snapshots:
             return ()
         encoder: Encoder = self.method.encoder()
+        self.publisher.submit(lambda: self._publish(encoder, epoch))  # probes change nothing in the encoder
         with self.phases("evaluation"):
             self.history.add("val", self.probes.measure(encoder))
-        lineage = self.origin.lineage
         with self.phases("saving"):
-            write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
+            self.publisher.wait()
         return (epoch,)
+
+    def _publish(self, encoder: Encoder, epoch: int) -> None:
+        lineage = self.origin.lineage
+        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
 
     def can_continue(self, epoch: int) -> bool:
         """Whether every snapshot planned up to an epoch is there; a plan that has grown asks for some that are not."""
