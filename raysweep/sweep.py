@@ -31,6 +31,7 @@ from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
+from raysweep.secrecy import mask, refuse_secrets
 from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
 from raysweep.store import Store
@@ -87,7 +88,9 @@ class OpenStore(Store):
 
 def open_store(uri: str | Path | None = None) -> OpenStore:
     """Open a store: a folder or a URI; by default $RAYSWEEP_STORE, or raysweep-store in the current folder."""
-    return OpenStore(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
+    chosen = str(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
+    refuse_secrets(chosen, "store")
+    return OpenStore(chosen)
 
 
 def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:
@@ -200,6 +203,7 @@ def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
         return load_study(study, overrides)
     if list(overrides):
         raise StudyError("overrides (set) change a study file; build the Study with the values you want instead")
+    refuse_secrets(study.model_dump_json(), f"study {study.study}")
     return study
 
 
@@ -276,7 +280,7 @@ def _check_starts(launch: Launch) -> None:
 def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, ...]:
     chosen = list(names)
     if unknown := sorted({*chosen} - TRACKERS.keys()):
-        raise StudyError(f"there is no tracker {unknown[0]!r}; allowed: {', '.join(TRACKERS)}")
+        raise StudyError(f"there is no tracker {mask(unknown[0])!r}; allowed: {', '.join(TRACKERS)}")
     folder = str(store.local_path("trackers")) if store.is_local else "raysweep-trackers"
     return tuple(TRACKERS[name](study, folder) for name in chosen)
 

@@ -47,6 +47,8 @@ class Pack:
     """An open pack, immutable, safe to read from several threads; :func:`open_pack` shares one a process."""
 
     path: Path
+    location: str
+    """What other processes and nodes open it by: the path, or the URI that this node's copy is of."""
     digest: str
     dataset: str
     recipe: int
@@ -65,6 +67,7 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.location = str(path)
         with h5py.File(path, "r", locking=False) as file:
             self._read_attributes(file)
             self.index = read_index(file)

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from raysweep.data.pack import open_pack
 from raysweep.data.reader import open_reader
+from raysweep.data.staging import open_located
 from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
@@ -75,7 +75,7 @@ class TrainingLoop(ABC):
         self.runtime = runtime
         self.attempt = attempt
         self.config = stage.config
-        self.pack = open_pack(stage.inputs["pack"])
+        self.pack = open_located(stage.inputs["pack"], stage.config["pack"])
         self.reader = open_reader(self.pack, runtime.device, runtime.memory_bytes())
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
