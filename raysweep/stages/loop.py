@@ -174,7 +174,7 @@ class TrainingLoop(ABC):
             ready()
             buffer = io.BytesIO()
             torch.save(state, buffer)
-            self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getbuffer())
+            self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
 
         self.publisher.submit(publish)
 

@@ -129,7 +129,7 @@ class Store:
         """Return a file's bytes, or None if there is no such file."""
         return self._files.read(path)
 
-    def write_bytes(self, path: str, data: bytes | memoryview) -> None:
+    def write_bytes(self, path: str, data: bytes) -> None:
         """Publish a file atomically, replacing any older version."""
         self._files.write(path, data)
 
