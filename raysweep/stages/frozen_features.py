@@ -73,7 +73,7 @@ class FrozenEncoder:
         """
         self._encoder, self._limit, self._cache = encoder, limit, cache
         self._forward: Callable[[Tensor], Any] = encoder.forward
-        self._name = (_digest(encoder), inputs)
+        self._name = (weights_digest(encoder), inputs)
         self._keys: Sequence[Hashable] | None = None
         encoder.forward = self._find_or_compute
 
@@ -130,7 +130,7 @@ def is_frozen(encoder: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-def _digest(encoder: nn.Module) -> bytes:
+def weights_digest(encoder: nn.Module) -> bytes:
     """Return a hash of an encoder's structure, weights and statistics."""
     digest = hashlib.blake2b(str(encoder).encode(), digest_size=16)
     for name, value in encoder.state_dict().items():

@@ -19,6 +19,7 @@ from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
+from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.probes import Probes
@@ -83,7 +84,7 @@ class PretrainLoop(TrainingLoop):
     def start(self) -> None:
         """Probe the encoder before training."""
         with self.phases("evaluation"):
-            self.history.add("val", self.probes.measure(self.method.encoder()))
+            self.history.add("val", measure_once(self.probes, self.method.encoder(), self.store))
 
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
