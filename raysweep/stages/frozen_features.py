@@ -51,8 +51,18 @@ class FeatureCache:
             known[key] = maps
             self._bytes[encoder] += needed
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._by_encoder.clear()
+        self._bytes.clear()
+
 
 _CACHE = FeatureCache()
+
+
+def forget_all() -> None:
+    """Give up the features that this process has kept."""
+    _CACHE.clear()
 
 
 class FrozenEncoder:

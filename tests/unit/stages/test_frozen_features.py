@@ -102,9 +102,7 @@ def test_only_augmentation_that_changes_nothing_leaves_slices_whole(change):
 
 
 @pytest.mark.parametrize("augmentation", [WHOLE, {"flip_p": 0.5}])
-def test_stages_that_share_features_give_the_bits_of_stages_that_do_not(
-    tiny_study, tmp_path, monkeypatch, augmentation
-):
+def test_stages_that_share_features_give_the_bits_of_stages_that_do_not(tiny_study, tmp_path, augmentation):
     """Two annotation counts of one frozen encoder, in one process and each in a process of its own."""
     changes = {
         "grid.source": ["random"],
@@ -116,16 +114,14 @@ def test_stages_that_share_features_give_the_bits_of_stages_that_do_not(
     }
     found, encoded = [], []
     for shares in (True, False):
-        monkeypatch.setattr(frozen_features._CACHE, "_by_encoder", type(frozen_features._CACHE._by_encoder)())
-        monkeypatch.setattr(frozen_features._CACHE, "_bytes", {})
+        frozen_features.forget_all()
         store = Store(tmp_path / str(shares)).prepare()
         study = tiny_study(changes)
         for stage in build_plan(study, _facts(study, store)).stages.values():
             list(run_stage(stage, store, threads=1, attempt=1))
             encoded.append(sum(len(known) for known in frozen_features._CACHE._by_encoder.values()))
             if not shares:
-                frozen_features._CACHE._by_encoder.clear()
-                frozen_features._CACHE._bytes.clear()
+                frozen_features.forget_all()
         tables = store_tables(store)
         found.append({name: tables[name].select(TABLES[name].facts).to_pylist() for name in ("cases", "epochs")})
     assert found[0] == found[1]
