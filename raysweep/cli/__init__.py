@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from raysweep.cli import (  # they add their commands, in the order of the help text
+    cluster,
     data,
     export,
     reports,
@@ -19,8 +20,9 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
 )
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
+from raysweep.secrecy import mask
 
-__all__ = ["app", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
+__all__ = ["app", "cluster", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:
@@ -30,6 +32,6 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RaysweepError as error:
-        typer.echo(f"raysweep: {error}", err=True)
+        typer.echo(f"raysweep: {mask(str(error))}", err=True)
         sys.exit(EXIT_USAGE)
     sys.exit(0)

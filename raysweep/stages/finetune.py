@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raysweep import registry
 from raysweep.data.augment import apply, draw
-from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
@@ -102,26 +102,29 @@ class FinetuneLoop(TrainingLoop):
 
     def _step(self, batch: Tensor) -> Tensor:
         slices, masks = self._augmented(batch)
-        with self.runtime.autocast():
-            output = self.network(slices)
-        loss = self.task.loss(output, masks)
-        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        with self.phases("forward"):
+            with self.runtime.autocast():
+                output = self.network(slices)
+            loss = self.task.loss(output, masks)
+        clip_norm = self.training.optimisation.clip_norm
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         if self.averaged is not None:
-            self.averaged.update(self.network)
+            with self.phases("optimiser"):
+                self.averaged.update(self.network)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = [int(row) for row in self.rows[batch.numpy()]]
-        slices = [scaled_slice(self.pack, row) for row in rows]
-        masks = [mask_of(self.pack, row) for row in rows]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        parameters = draw(self.training.augmentation, shapes, self.generator)
-        device = self.runtime.device
-        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-        return normalised(images, self.normalisation), labels
+        rows = self.rows[batch.numpy()]
+        with self.phases("data"):
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+        with self.phases("augmentation"):
+            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
+            device = self.runtime.device
+            images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
+            return normalised(images, self.normalisation), labels
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -135,7 +138,10 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
+        with (
+            self.phases("evaluation"),
+            nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
+        ):
             measured = self._validate()
             value = self._badness(measured)
             if value < self.best_value or not self.best_weights:
@@ -202,7 +208,8 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         rows = self.pack.select(split="test", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)

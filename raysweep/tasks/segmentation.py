@@ -144,15 +144,15 @@ class Segmentation(Task):
         self, rows: NDArray[np.int64], predict: Predict
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]]:
         """Yield rows, label maps (B, H, W) and counts (B, K, 4) in batches of one shape."""
-        from raysweep.data.slices import mask_of, same_shape_batches, scaled_slice
+        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._counts import confusion_counts
 
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = torch.stack([scaled_slice(self.pack, int(row)) for row in batch])
+            slices = scaled_batch(self.pack, batch)
             height, width = slices.shape[-2:]
             padded = F.pad(slices, (0, -width % _STRIDE, 0, -height % _STRIDE))
             labels = predict(padded)[:, :, :height, :width].argmax(1).cpu()
-            truth = torch.stack([mask_of(self.pack, int(row)) for row in batch])
+            truth = torch.from_numpy(self.pack.masks(batch)).long()
             yield batch, labels, confusion_counts(labels, truth, len(self.pack.class_names))
 
     def _case_rows(
