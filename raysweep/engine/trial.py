@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ray import tune
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
+from raysweep.engine.requests import request_key
 from raysweep.engine.trainable import REPORT, StageHungError
 from raysweep.stages.failure import Failure, failure_of
 from raysweep.stages.progress import Progress
 
 _WORKER_DIED = "the worker process died (killed, or the node ran out of memory)"
 _NODE_LOST = "the node was lost"
+_NO_METADATA = _TrainingRunMetadata()
 _NODE_DIED = "node has died"  # how Ray words it in an error that has no type of its own
 
 
@@ -29,19 +35,46 @@ class StageTrial(Trial):  # type: ignore[misc]
         self.exception = exc
         super().handle_error(exc)
 
+    def get_json_state(self) -> tuple[str, str]:
+        """Return nothing: Tune keeps and saves every trial's state for a restore that raysweep never makes."""
+        return "{}", "{}"
 
+    def update_last_result(self, result: dict[str, Any]) -> None:
+        """Keep the result alone: Tune would keep statistics of each of its numbers."""
+        self.run_metadata.last_result = result
+        self.run_metadata.last_result_time = time.time()
+
+    def forget(self) -> bool:
+        """Let go of what a trial that has ended needs no more, for Tune keeps it; return whether it has ended."""
+        if self.is_finished():
+            self.config: dict[str, Any] = {}
+            self._Trial__unresolved_config: dict[str, Any] = {}
+            self.run_metadata = _NO_METADATA
+            self.exception = None
+        return bool(self.is_finished())
+
+
+@dataclass(frozen=True)
 class Report:
     """What a worker reports of a stage."""
 
-    def __init__(self, result: Mapping[str, Any]) -> None:
-        values = json.loads(result[REPORT]) if REPORT in result else {}
-        self.events = [
-            Progress(**{**event, "snapshots": tuple(event["snapshots"])}) for event in values.get("events", ())
-        ]
-        self.has_ended: bool = values.get("ended", False)
-        failure = values.get("failure")
-        self.failure = None if failure is None else Failure(**failure)
-        self.node: str | None = values.get("node")
+    events: tuple[Progress, ...] = ()
+    has_ended: bool = False
+    failure: Failure | None = None
+    node: str | None = None
+
+
+def report_in(result: Mapping[str, Any]) -> Report:
+    """Return the report in a result of Tune; an empty one if there is none."""
+    return _parsed(result[REPORT]) if REPORT in result else Report()
+
+
+@lru_cache(maxsize=1)  # a result goes to the scheduler first and to the search algorithm at once after it
+def _parsed(text: str) -> Report:
+    values = json.loads(text)
+    events = tuple(Progress(**{**event, "snapshots": tuple(event["snapshots"])}) for event in values["events"])
+    failure = None if values["failure"] is None else Failure(**values["failure"])
+    return Report(events, values["ended"], failure, values["node"])
 
 
 def may_be_a_lost_node(error: Exception | None) -> bool:
@@ -66,5 +99,10 @@ def failure_behind(error: Exception | None, *, node_is_lost: bool) -> Failure:
 
 
 def placement(request: Mapping[str, float], node: str) -> tune.PlacementGroupFactory:
-    """Return a request for resources on a node, or on another one should that be gone."""
+    """Return a request for resources on a node, or on another one should that be gone; equal ones are one object."""
+    return _placement(request_key(request), node)
+
+
+@lru_cache(maxsize=4096)
+def _placement(request: tuple[tuple[str, float], ...], node: str) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([dict(request)], strategy="STRICT_PACK", _soft_target_node_id=node)
