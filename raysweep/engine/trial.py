@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
-from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from raysweep.engine.requests import request_key
 from raysweep.engine.trainable import REPORT, StageHungError
@@ -21,7 +20,6 @@ from raysweep.stages.progress import Progress
 
 _WORKER_DIED = "the worker process died (killed, or the node ran out of memory)"
 _NODE_LOST = "the node was lost"
-_NO_METADATA = _TrainingRunMetadata()
 _NODE_DIED = "node has died"  # how Ray words it in an error that has no type of its own
 
 
@@ -29,6 +27,7 @@ class StageTrial(Trial):  # type: ignore[misc]
     """A trial that keeps the exception that ended it."""
 
     exception: Exception | None = None
+    _ended_metadata: ClassVar[Any] = None
 
     def handle_error(self, exc: Exception | None = None) -> None:
         """Keep the exception: Tune passes on only that there was one."""
@@ -49,9 +48,17 @@ class StageTrial(Trial):  # type: ignore[misc]
         if self.is_finished():
             self.config: dict[str, Any] = {}
             self._Trial__unresolved_config: dict[str, Any] = {}
-            self.run_metadata = _NO_METADATA
+            self.run_metadata = self._metadata_of_ended(self.run_metadata)
             self.exception = None
         return bool(self.is_finished())
+
+    @classmethod
+    def _metadata_of_ended(cls, example: Any) -> Any:
+        """Return what all trials that have ended share: no result, no error, no checkpoint."""
+        if cls._ended_metadata is None:
+            cls._ended_metadata = type(example)()
+            cls._ended_metadata.checkpoint_manager = example.checkpoint_manager
+        return cls._ended_metadata
 
 
 @dataclass(frozen=True)
