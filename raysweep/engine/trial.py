@@ -48,7 +48,7 @@ class StageTrial(Trial):  # type: ignore[misc]
         if self.is_finished():
             self.config: dict[str, Any] = {}
             self._Trial__unresolved_config: dict[str, Any] = {}
-            self.run_metadata = self._metadata_of_ended(self.run_metadata)
+            self.run_metadata: Any = self._metadata_of_ended(self.run_metadata)
             self.exception = None
         return bool(self.is_finished())
 
