@@ -36,6 +36,8 @@ class Rates:
     """By the shape of stages."""
     on_gpu: Mapping[Kind, bool] = field(default_factory=dict)
     """Whether stages of a kind ask for a GPU."""
+    slow_down: Mapping[Kind, float] = field(default_factory=dict)
+    """By what an epoch of a kind takes longer than that; 1 where nothing is said."""
 
     def knows(self, stage: Stage) -> bool:
         """Whether the stage's shape was measured."""
@@ -43,6 +45,9 @@ class Rates:
 
     def epoch_s(self, stage: Stage) -> float:
         """Return the seconds of one epoch."""
+        return self._alone_epoch_s(stage) * self.slow_down.get(stage.kind, 1.0)
+
+    def _alone_epoch_s(self, stage: Stage) -> float:
         found = self.measured.get(stage.shape)
         if found is not None:
             return found.epoch_s

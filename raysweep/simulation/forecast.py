@@ -113,6 +113,8 @@ class Forecast:
     num_draws: int
     runs_less: bool
     """Whether the study may leave out stages or end them early, which a forecast does not foresee."""
+    contention: float | None = None
+    """How much stages that share a GPU slow each other, where shares are compared."""
 
 
 def forecast(
