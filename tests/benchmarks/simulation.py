@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from raysweep.engine.launch import Launch
@@ -31,7 +34,7 @@ def run(quick: bool = False) -> Measurement:
     rows, costs = [], {}
     for slots in (2, 4):
         with ray_cluster(slots):
-            costs[slots] = overheads = _measured_overheads(slots, 12 if quick else 60)
+            costs[slots] = overheads = _measured_overheads(12 if quick else 100)
             for name, fakes, resources in _plans(quick):
                 rows.append(_compare(name, fakes, resources, slots, overheads))
     ratios = [row["predicted / real"] for row in rows]
@@ -104,21 +107,29 @@ def _compare(
     }
 
 
-def _measured_overheads(slots: int, num_stages: int) -> Overheads:
+def _measured_overheads(num_stages: int) -> Overheads:
     """Return what stages that do nothing cost on this cluster: a worker's start, a stage's, the driver's time."""
     with temporary_store() as store:
         begin_s, begin_cpu_s = time.time(), time.process_time()
         log = _run(fake_plan([Fake(f"nothing {number}") for number in range(num_stages)]), store, Rates())
         driver_s = (time.process_time() - begin_cpu_s) / num_stages
     start_s = log[0].time_s - begin_s
-    turnover_s = (log[-1].time_s - log[0].time_s) * slots / num_stages
     return Overheads(
         process_start_s=start_s,
         worker_start_s=start_s,
-        stage_start_s=max(0.0, turnover_s - driver_s),
+        stage_start_s=max(0.0, _turnover_s(log) - driver_s),
         stage_setup_s=0.0,
         driver_s=driver_s,
     )
+
+
+def _turnover_s(log: Sequence[Event]) -> float:
+    """Return the median seconds from one begin to the next in the same worker, of stages that do nothing."""
+    begun: dict[int, list[float]] = defaultdict(list)
+    for event in log:
+        if event.what == "begin":
+            begun[event.pid].append(event.time_s)
+    return median(after - before for times in begun.values() for before, after in pairwise(times))
 
 
 def _run(plan: Plan, store: Store, rates: Rates) -> list[Event]:
