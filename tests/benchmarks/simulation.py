@@ -10,6 +10,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+import ray
+
 from raysweep.engine.launch import Launch
 from raysweep.engine.requests import Requests
 from raysweep.engine.tune import TuneExecutor
@@ -109,11 +111,11 @@ def _compare(
 
 def _measured_overheads(num_stages: int) -> Overheads:
     """Return what stages that do nothing cost on this cluster: a worker's start, a stage's, the driver's time."""
+    start_s = median(_worker_start_s() for _ in range(3))
     with temporary_store() as store:
-        begin_s, begin_cpu_s = time.time(), time.process_time()
+        begin_cpu_s = time.process_time()
         log = _run(fake_plan([Fake(f"nothing {number}") for number in range(num_stages)]), store, Rates())
         driver_s = (time.process_time() - begin_cpu_s) / num_stages
-    start_s = log[0].time_s - begin_s
     return Overheads(
         process_start_s=start_s,
         worker_start_s=start_s,
@@ -121,6 +123,23 @@ def _measured_overheads(num_stages: int) -> Overheads:
         stage_setup_s=0.0,
         driver_s=driver_s,
     )
+
+
+def _worker_start_s() -> float:
+    """Return the seconds until a process of its own has imported what a worker imports."""
+
+    class Worker:
+        def is_up(self) -> bool:
+            import raysweep.engine.trainable
+
+            return bool(raysweep.engine.trainable)
+
+    begin_s = time.monotonic()
+    worker = ray.remote(num_cpus=1)(Worker).remote()
+    ray.get(worker.is_up.remote())
+    start_s = time.monotonic() - begin_s
+    ray.kill(worker)
+    return start_s
 
 
 def _turnover_s(log: Sequence[Event]) -> float:

@@ -24,7 +24,7 @@ _Spans = defaultdict[str, list[tuple[float, float]]]
 
 def run(quick: bool = False) -> Measurement:
     """Run stages of the quickstart in this process; the first of each kind imports libraries and is left out."""
-    seeds = list(range(3 if quick else 8))
+    seeds = list(range(3 if quick else 6))
     changes = [
         "grid.source=[random,cardiac]",
         "grid.method=[simclr]",

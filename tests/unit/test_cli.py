@@ -73,6 +73,7 @@ def test_help_imports_neither_torch_nor_ray_and_names_every_command() -> None:
         "compact",
         "list",
         "schema",
+        "simulate",
     ):
         assert f"\n  {command} " in done.stdout
 
@@ -89,7 +90,8 @@ def test_planning_imports_neither_torch_nor_ray(finished: tuple[Path, Path]) -> 
 
 
 @pytest.mark.parametrize(
-    "command", ["pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema"]
+    "command",
+    ["pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema", "simulate"],
 )
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     code, out, _ = invoke(command, "--help")
