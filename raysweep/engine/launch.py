@@ -87,7 +87,7 @@ class Launch:
         """Return what a stage asks of a node."""
         return self.requests.resources(stage)
 
-    def request(self, stage: Stage) -> dict[str, float]:
+    def request(self, stage: Stage) -> Mapping[str, float]:
         """Return what a stage asks for now in Ray's words."""
         return self.requests.request(stage)
 

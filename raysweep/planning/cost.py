@@ -41,6 +41,8 @@ class Rates:
     """Whether stages of a kind ask for a GPU."""
     ranks: Mapping[Kind, int] = field(default_factory=dict)
     """Processes that train a stage of a kind together; 1 where it says nothing."""
+    slow_down: Mapping[Kind, float] = field(default_factory=dict)
+    """By what an epoch of a kind takes longer than that; 1 where nothing is said."""
 
     def knows(self, stage: Stage) -> bool:
         """Whether the stage's shape was measured."""
@@ -48,6 +50,9 @@ class Rates:
 
     def epoch_s(self, stage: Stage) -> float:
         """Return the seconds of one epoch."""
+        return self._alone_epoch_s(stage) * self.slow_down.get(stage.kind, 1.0)
+
+    def _alone_epoch_s(self, stage: Stage) -> float:
         found = self.measured.get(stage.shape)
         if found is not None:
             return found.epoch_s / self.ranks.get(stage.kind, 1)

@@ -19,6 +19,7 @@ from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
+from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.probes import Probes
@@ -87,7 +88,7 @@ class PretrainLoop(TrainingLoop):
     def start(self) -> None:
         """Probe the encoder before training."""
         with self.phases("evaluation"):
-            self.history.add("val", self.probes.measure(self.method.encoder()))
+            self.history.add("val", measure_once(self.probes, self.method.encoder(), self.store))
 
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
@@ -168,12 +169,16 @@ class PretrainLoop(TrainingLoop):
         if epoch not in self.stage.snapshots:
             return ()
         encoder: Encoder = self.method.encoder()
+        self.publisher.submit(lambda: self._publish(encoder, epoch))  # probes change nothing in the encoder
         with self.phases("evaluation"):
             self.history.add("val", self.probes.measure(encoder))
-        lineage = self.origin.lineage
         with self.phases("saving"):
-            write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
+            self.publisher.wait()
         return (epoch,)
+
+    def _publish(self, encoder: Encoder, epoch: int) -> None:
+        lineage = self.origin.lineage
+        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
 
     def can_continue(self, epoch: int) -> bool:
         """Whether every snapshot planned up to an epoch is there; a plan that has grown asks for some that are not."""
