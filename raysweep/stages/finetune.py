@@ -52,7 +52,7 @@ class FinetuneLoop(TrainingLoop):
         )
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tuning = build_tuning(
@@ -137,10 +137,7 @@ class FinetuneLoop(TrainingLoop):
         self.network.eval()
         with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
             measured = self._validate()
-            value = self._badness(measured)
-            if value < self.best_value or not self.best_weights:
-                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
-                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+            self._keep_if_best(measured.score, self._badness(measured))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
         if optimisation.schedule == "plateau":
             self.plateau.update(optimisation, measured.falling(optimisation.monitor))
@@ -156,6 +153,15 @@ class FinetuneLoop(TrainingLoop):
         if loss is not None:
             self.history.add("val", {"loss": loss})
         return Measured(evaluation.score, loss)
+
+    def _keep_if_best(self, score: float, badness: float) -> None:
+        """Keep the present weights if the epoch is the best of those that may be, or no such epoch has come yet."""
+        epoch = self.history.epoch
+        counts = epoch % self.training.best_every == 0 and math.isfinite(badness)
+        if math.isinf(self.best_value) or (counts and badness < self.best_value):
+            self.best_epoch, self.best_score = epoch, score
+            self.best_value = badness if counts else math.inf
+            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
 
     def _badness(self, measured: Measured) -> float:
         """Return what decides which epoch is best; the lower the better."""

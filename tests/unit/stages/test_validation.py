@@ -132,6 +132,18 @@ def test_the_best_epoch_is_that_of_the_lowest_loss_the_highest_score_or_the_last
     assert best == {"score": max(scores, key=scores.get), "loss": min(losses, key=losses.get), "last": 4}
 
 
+@pytest.mark.parametrize(("every", "epochs", "best"), [(3, 7, 6), (5, 4, 4), (1, 7, 2)])
+def test_only_every_so_many_epochs_may_be_the_best(tiny_study, tmp_path, every, epochs, best):
+    store = Store(tmp_path / "store").prepare()
+    loop = FinetuneLoop(
+        stage_of(tiny_study, store, {"best_every": every, "epochs": epochs}), store, prepare_runtime(0, "float32", 1), 1
+    )
+    for epoch in range(1, epochs + 1):
+        loop.history.epoch = epoch
+        loop._keep_if_best(0.0, -9.0 if epoch == 2 else 1 / epoch)
+    assert loop.best_epoch == best
+
+
 def test_the_averaged_network_is_what_is_tested(tiny_study, tiny_store):
     stage = stage_of(tiny_study, tiny_store, {"ema": 0.5, "epochs": 1})
     loop = FinetuneLoop(stage, tiny_store, prepare_runtime(0, "float32", 1), 1)
