@@ -20,6 +20,7 @@ from raysweep.settings import (
     Augmentation,
     Backbone,
     Optimisation,
+    OwnDefaults,
     Settings,
 )
 
@@ -86,23 +87,11 @@ class View(Settings):
     """Side of the square view in pixels; null for the study's image size."""
 
 
-class MethodSettings(Settings, ABC):
-    """Settings that every method has; a method adds its own and overrides the defaults.
-
-    A study that changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps the method's own
-    defaults for the others.
-    """
+class MethodSettings(OwnDefaults, ABC):
+    """Settings that every method has; a method adds its own and overrides the defaults."""
 
     optimisation: Optimisation = Optimisation()
     """Optimiser and learning-rate schedule."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_defaults_of_the_method(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        defaults = {key: field.default for key, field in cls.model_fields.items()}
-        return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
 
     @model_validator(mode="after")
     def _schedule_needs_no_validation(self) -> MethodSettings:
@@ -125,14 +114,6 @@ class MethodSettings(Settings, ABC):
     def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         """Return labels (N, L) of slices as the loss learns them, NaN where one is left out."""
         return labels
-
-
-def _overlay(default: Any, given: Any) -> Any:
-    """Return ``given`` with what it leaves out of a settings group taken from ``default``."""
-    if not (isinstance(default, Settings) and isinstance(given, Mapping)):
-        return given
-    changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
-    return default.model_dump() | changed
 
 
 class Method(ABC):

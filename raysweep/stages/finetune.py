@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import apply, draw
-from raysweep.data.slices import mask_of, normalised, scaled_slice
+from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
 from raysweep.results.examples import write_examples
@@ -22,9 +21,9 @@ from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
-from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
+from raysweep.stages.validation import Averaged, Patience, monitors_loss
 from raysweep.store import Store
-from raysweep.tasks import Task
+from raysweep.tasks import Task, Validation
 from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
@@ -101,10 +100,10 @@ class FinetuneLoop(TrainingLoop):
         return torch.cat(orders)[:num_samples]
 
     def _step(self, batch: Tensor) -> Tensor:
-        slices, masks = self._augmented(batch)
+        slices, target = self._augmented(batch)
         with self.runtime.autocast():
             output = self.network(slices)
-        loss = self.task.loss(output, masks)
+        loss = self.task.loss(output, target)
         optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
         if self.averaged is not None:
             self.averaged.update(self.network)
@@ -113,15 +112,10 @@ class FinetuneLoop(TrainingLoop):
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = [int(row) for row in self.rows[batch.numpy()]]
-        slices = [scaled_slice(self.pack, row) for row in rows]
-        masks = [mask_of(self.pack, row) for row in rows]
-        shapes = torch.tensor([slice_.shape[-2:] for slice_ in slices])
-        parameters = draw(self.training.augmentation, shapes, self.generator)
-        device = self.runtime.device
-        images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-        return normalised(images, self.normalisation), labels
+        """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
+        rows = self.rows[batch.numpy()]
+        images, target = self.task.training_batch(rows, self.generator, self.runtime.device)
+        return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -136,23 +130,21 @@ class FinetuneLoop(TrainingLoop):
             return ()
         self.network.eval()
         with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
-            measured = self._validate()
-            self._keep_if_best(measured.score, self._badness(measured))
+            found = self._validate()
+            self._keep_if_best(found.score, self._badness(found))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
         if optimisation.schedule == "plateau":
-            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+            self.plateau.update(optimisation, found.falling(optimisation.monitor))
         if stopping is not None:
-            self.patience.update(stopping, measured)
+            self.patience.update(stopping, found)
         return ()
 
-    def _validate(self) -> Measured:
+    def _validate(self) -> Validation:
         rows = self.pack.select(split="val", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "val")
-        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if loss is not None:
-            self.history.add("val", {"loss": loss})
-        return Measured(evaluation.score, loss)
+        found = self.task.validate(rows, self._predict, self.generator, with_loss=monitors_loss(self.training))
+        loss = {} if found.loss is None else {"loss": found.loss}
+        self.history.add("val", {self.settings.metric: found.score, **found.metrics, **loss})
+        return found
 
     def _keep_if_best(self, score: float, badness: float) -> None:
         """Keep the present weights if the epoch is the best of those that may be, or no such epoch has come yet."""
@@ -163,10 +155,10 @@ class FinetuneLoop(TrainingLoop):
             self.best_value = badness if counts else math.inf
             self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
 
-    def _badness(self, measured: Measured) -> float:
+    def _badness(self, found: Validation) -> float:
         """Return what decides which epoch is best; the lower the better."""
         by = self.training.best_by
-        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+        return -float(self.history.epoch) if by == "last" else found.falling(by)
 
     def ends_early(self) -> bool:
         """Whether validation has not improved for longer than the study bears."""
@@ -214,7 +206,7 @@ class FinetuneLoop(TrainingLoop):
         write_examples(self.store, stage, evaluation.examples)
         if self.stage.keep_model:
             self.tuning.merge()
-            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
+            write_model(self.store, stage, self.network, self.origin, self.config, self.task.output_names)
         return {
             "loading": self.origin.loading,
             "num_train": len(self.rows),
@@ -223,4 +215,5 @@ class FinetuneLoop(TrainingLoop):
             "val_score": self.best_score,
             "test_score": evaluation.score,
             "train_subset": row_names(self.pack, self.rows),
+            "notes": list(evaluation.notes) or None,
         }

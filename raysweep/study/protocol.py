@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.protocols import Switch, paper_of
+from raysweep import registry
+from raysweep.protocols import SameAs, Switch, paper_of
 from raysweep.protocols._protocol import places_of, value_at
-from raysweep.study.schema import Study
+from raysweep.study.schema import Pretraining, Study
 
 
 @dataclass(frozen=True)
@@ -26,30 +28,42 @@ def switch_states(study: Study) -> list[SwitchState]:
     """Return what a study does of each thing that its paper did; nothing where it names no paper."""
     if study.paper is None:
         return []
-    document = _document(study)
+    document = study.model_dump(mode="json")
     states = []
     for switch in paper_of(study.paper).switches:
-        wanted = study_with(study, switch)
-        found = [
-            (".".join((*place, key)), value_at(_at(document, place), key), value_at(_at(wanted, place), key))
-            for place, key, _ in places_of(switch, document)
-        ]
-        otherwise = tuple(key for key, own, published in found if own != published)
-        states.append(SwitchState(switch, bool(found) and not otherwise, otherwise))
-    return [state for state in states if state.as_published or state.otherwise]
+        found = list(places_of(switch, document))
+        otherwise = tuple(
+            ".".join((*place, key))
+            for place, key, value in found
+            if value_at(_settings(document, place), key) != _published(document, place, key, value)
+        )
+        if found:
+            states.append(SwitchState(switch, not otherwise, otherwise))
+    return states
 
 
-def study_with(study: Study, switch: Switch) -> dict[str, Any]:
-    """Return the settings that a study would have with one switch on, whatever it says itself."""
-    document = _document(study)
-    for place, key, value in places_of(switch, document):
-        node = _at(document, place)
-        published = value_at(node, value.key, value.default) if hasattr(value, "key") else value
-        *parents, last = key.split(".")
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = published
-    return _document(Study.model_validate(document))
+def _published(document: Mapping[str, Any], place: tuple[str, ...], key: str, value: Any) -> Any:
+    """Return what the settings at a place would hold at a key with a switch on, whatever the study says itself."""
+    own = copy.deepcopy(_at(document, place))
+    *parents, last = key.split(".")
+    node = own
+    for part in parents:
+        node = node.setdefault(part, {})
+    node[last] = value_at(_settings(document, place), value.key) if isinstance(value, SameAs) else value
+    return value_at(_full_settings(own, place), key)
+
+
+def _settings(document: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    return _full_settings(_at(document, place), place)
+
+
+def _full_settings(values: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings at a place, defaults included, as they are validated: one task's, or the whole study's."""
+    if place:
+        own = {key: value for key, value in values.items() if key != "kind"}
+        return _in_full(registry.load("tasks", values["kind"]).TASK.Settings.model_validate(own))
+    shared = _in_full(Pretraining.model_validate(values.get("pretraining", {})))
+    return {"seeding": "fixed", **values, "pretraining": shared}
 
 
 def protocol_line(study: Study) -> str:
@@ -96,20 +110,9 @@ def _traits(study: Study) -> list[str]:
     return traits
 
 
-def _document(study: Study) -> dict[str, Any]:
-    """Return a study's settings in full: with every default, and what its tasks leave out."""
-    document = study.model_dump(mode="json")
-    document["pretraining"]["reading"] = study.pretraining.reading.model_dump(mode="json")
-    document["seeding"] = study.seeding
-    for name, task in document["tasks"].items():
-        settings = study.task_settings(name)
-        document["tasks"][name] = {"kind": task["kind"], **_in_full(settings)}
-    return document
-
-
 def _in_full(settings: Any) -> dict[str, Any]:
     """Return settings with those that a dump leaves out at their defaults."""
-    full = settings.model_dump(mode="json")
+    full: dict[str, Any] = settings.model_dump(mode="json")
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if hasattr(type(value), "model_fields"):

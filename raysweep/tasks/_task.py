@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from raysweep.settings import Drawing, Settings, Training, later
+from raysweep.settings import Backbone, Drawing, Monitored, OwnDefaults, Training, later
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 Predict = Callable[["torch.Tensor"], "torch.Tensor"]
-"""The network as evaluation calls it: (B, C, H, W) float32 in, (B, K, H, W) float32 out, without gradients."""
+"""The network as evaluation calls it, without gradients: scaled slices (B, C, H, W) float32 in, (B, K, H, W) float32
+logits out, or (B, L) of a task that labels whole slices."""
 
 
-class TaskSettings(Settings):
-    """Settings that every task has."""
+class TaskSettings(OwnDefaults):
+    """Settings that every task has; a task adds its own and overrides the defaults."""
 
     pack: str
     """Pack of the task."""
@@ -57,17 +58,39 @@ class Evaluation:
     metrics: Mapping[str, float]
     cases: Sequence[Mapping[str, Any]]
     examples: Sequence[Example] = ()
+    notes: Sequence[str] = ()
+    """What a reader of the score must know, such as labels that could not be scored."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found."""
+
+    score: float
+    """Score of the task; the higher the better."""
+    loss: float | None
+    """Loss of the task; None where nothing asked for it."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def falling(self, monitor: Monitored) -> float:
+        """Return what is monitored so that less is better: the loss, or the score with its sign turned."""
+        if monitor == "score":
+            return -self.score
+        if self.loss is None:
+            raise ValueError("the validation loss is monitored, but was not computed")
+        return self.loss
 
 
 class Task(ABC):
     """A downstream task around one encoder.
 
-    Shapes: B batch, C channels, H height, W width, K classes.
+    Shapes: B batch, C channels, H height, W width, S side of a training crop, K classes, L labels.
     """
 
     Settings: ClassVar[type[TaskSettings]]
     recipe: ClassVar[int]
     """Raised whenever the task's results change for the same settings."""
+    settings: Any
 
     def __init__(self, settings: TaskSettings, encoder: Encoder, pack: Pack) -> None:
         self.settings = settings
@@ -83,18 +106,72 @@ class Task(ABC):
         """Return the encoder inside the network; frozen tuning leaves its weights and statistics as they are."""
 
     @abstractmethod
+    def training_batch(
+        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw a batch of augmented slices, and what the network is to make of them.
+
+        Args:
+            rows: (B,) rows of the pack.
+            generator: where every random number comes from, on the CPU.
+            device: where the batch is to lie.
+
+        Returns:
+            (B, C, S, S) float32, scaled and not yet normalised, and the target as ``loss`` takes it.
+        """
+
+    @abstractmethod
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of a batch: output (B, K, H, W) float, target (B, H, W) int64."""
+        """Return the scalar loss of the network's output for a batch and its target, computed in float32."""
+
+    @property
+    @abstractmethod
+    def output_names(self) -> tuple[str, ...]:
+        """What the channels of the network's output stand for."""
 
     @classmethod
     @abstractmethod
-    def check_pack(cls, pack: Pack) -> None:
-        """Check that a pack has what the task needs, before anything runs.
+    def check_pack(cls, pack: Pack, settings: Any) -> None:
+        """Check that a pack has what the task needs with these settings, before anything runs.
 
         Raises:
             PackError: saying what is missing.
         """
 
+    @classmethod  # noqa: B027 - most tasks take any encoder
+    def check_backbone(cls, settings: Any, backbone: Backbone) -> None:
+        """Check that the task's network can be built around an encoder, when a study is checked.
+
+        Raises:
+            StudyError: if it cannot; the message says why and what can.
+        """
+
     @abstractmethod
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
-        """Score the network on slices of the pack, each whole and at its native resolution."""
+        """Score the network on annotated slices of the pack, each whole.
+
+        Args:
+            rows: (N,) rows of the pack.
+            predict: the network.
+            split: the split that the rows are of, for the cases.
+            num_examples: slices whose prediction is to be kept for people to look at, at most.
+        """
+
+    @abstractmethod
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of annotated slices of the pack, each whole, as `evaluate` sees it."""
+
+    def validate(
+        self, rows: NDArray[np.int64], predict: Predict, generator: torch.Generator, *, with_loss: bool
+    ) -> Validation:
+        """Return what decides how training goes on, from slices of the validation split.
+
+        Args:
+            rows: (N,) rows of the pack.
+            predict: the network.
+            generator: where random numbers come from, on the CPU, for tasks that validate on random crops.
+            with_loss: whether the loss is asked for.
+        """
+        evaluation = self.evaluate(rows, predict, "val")
+        loss = self.whole_loss(rows, predict) if with_loss else None
+        return Validation(evaluation.score, loss, evaluation.metrics)

@@ -16,9 +16,10 @@ from raysweep.settings import EarlyStopping, Optimisation
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
-from raysweep.stages.validation import Averaged, Measured, Patience
+from raysweep.stages.validation import Averaged, Patience
 from raysweep.store import Store
 from raysweep.sweep import _facts
+from raysweep.tasks import Validation
 
 ONE_CELL = {
     "grid.source": ["random"],
@@ -50,7 +51,7 @@ def test_patience_ends_after_one_bad_validation_more_than_it_bears():
     settings = EarlyStopping(patience=2, min_delta=0.01, monitor="score")
     patience, over = Patience(), []
     for score in (0.1, 0.2, 0.205, 0.2, 0.3, 0.3, 0.3, 0.3):
-        patience.update(settings, Measured(score, None))
+        patience.update(settings, Validation(score, None))
         over.append(patience.is_over(settings))
     assert over == [False] * 7 + [True]
 
@@ -58,10 +59,10 @@ def test_patience_ends_after_one_bad_validation_more_than_it_bears():
 def test_monitored_loss_should_fall():
     settings = EarlyStopping(patience=0, monitor="loss")
     patience = Patience()
-    patience.update(settings, Measured(0.1, 2.0))
-    patience.update(settings, Measured(0.0, 1.0))
+    patience.update(settings, Validation(0.1, 2.0))
+    patience.update(settings, Validation(0.0, 1.0))
     assert not patience.is_over(settings)
-    patience.update(settings, Measured(0.9, 1.0))
+    patience.update(settings, Validation(0.9, 1.0))
     assert patience.is_over(settings)
 
 

@@ -136,13 +136,13 @@ def test_a_perfect_prediction_scores_one(cardiac_pack):
 
 def test_a_pack_without_masks_or_splits_is_refused(leaves_pack, cardiac_pack, monkeypatch):
     with pytest.raises(PackError, match="has no mask classes"):
-        Segmentation.check_pack(open_pack(leaves_pack))
+        Segmentation.check_pack(open_pack(leaves_pack), SegmentationSettings(pack="p"))
     task = task_of(cardiac_pack)
-    task.check_pack(task.pack)
+    task.check_pack(task.pack, task.settings)
     monkeypatch.setattr(
         type(task.pack),
         "select",
         lambda self, split=None, annotated=None: np.array([], int) if split == "val" else np.array([1]),
     )
     with pytest.raises(PackError, match="no annotated slice in its val split"):
-        task.check_pack(task.pack)
+        task.check_pack(task.pack, task.settings)
