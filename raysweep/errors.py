@@ -34,6 +34,10 @@ class QueryError(RaysweepError):
     """A query that the store's tables cannot answer."""
 
 
+class ClusterError(RaysweepError):
+    """A cluster file that cannot be rendered, read, or that breaks a rule."""
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the allowed name nearest to ``name``, or an empty string."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)

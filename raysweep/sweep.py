@@ -22,6 +22,7 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
+from raysweep.planning.profile import with_profile
 from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
@@ -30,6 +31,7 @@ from raysweep.results.query import query_store
 from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
+from raysweep.secrecy import mask, refuse_secrets
 from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
 from raysweep.store import Store
@@ -86,7 +88,9 @@ class OpenStore(Store):
 
 def open_store(uri: str | Path | None = None) -> OpenStore:
     """Open a store: a folder or a URI; by default $RAYSWEEP_STORE, or raysweep-store in the current folder."""
-    return OpenStore(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
+    chosen = str(uri or os.environ.get("RAYSWEEP_STORE") or DEFAULT_STORE)
+    refuse_secrets(chosen, "store")
+    return OpenStore(chosen)
 
 
 def plan(study: Study | str | Path, *, store: Store | str | Path | None = None, set: Iterable[str] = ()) -> Plan:
@@ -111,6 +115,7 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     track: Iterable[str] = (),
+    profile: str | None = None,
     set: Iterable[str] = (),
 ) -> StudyRun:
     """Run what is left of a study and return how it ended; launching again after any interruption continues it.
@@ -122,6 +127,7 @@ def run(
         address: a Ray cluster's address; by default Ray starts on this machine.
         retry_failed: whether to try stages again that failed in an earlier launch.
         track: trackers to follow the stages with: tensorboard, mlflow, wandb.
+        profile: name or id of a stage that is to leave its profile in the store.
         set: overrides of the study file, ``dotted.key=value``.
 
     Raises:
@@ -132,11 +138,14 @@ def run(
     with opened.driver_lock():
         _fetch_weights(loaded, opened)
         planned = build_plan(loaded, _facts(loaded, opened), _weights_digests(loaded, opened))
+        ledger = complete_ledger(opened)
+        if profile is not None:
+            planned = with_profile(planned, profile, ledger)
         trackers = _trackers(track, loaded.study, opened)
         launch = Launch(
             planned,
             opened,
-            ledger=complete_ledger(opened),
+            ledger=ledger,
             rates=measured_rates(opened, loaded.resources),
             retry_failed=retry_failed,
             trackers=trackers,
@@ -194,6 +203,7 @@ def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
         return load_study(study, overrides)
     if list(overrides):
         raise StudyError("overrides (set) change a study file; build the Study with the values you want instead")
+    refuse_secrets(study.model_dump_json(), f"study {study.study}")
     return study
 
 
@@ -271,7 +281,7 @@ def _check_starts(launch: Launch) -> None:
 def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, ...]:
     chosen = list(names)
     if unknown := sorted({*chosen} - TRACKERS.keys()):
-        raise StudyError(f"there is no tracker {unknown[0]!r}; allowed: {', '.join(TRACKERS)}")
+        raise StudyError(f"there is no tracker {mask(unknown[0])!r}; allowed: {', '.join(TRACKERS)}")
     folder = str(store.local_path("trackers")) if store.is_local else "raysweep-trackers"
     return tuple(TRACKERS[name](study, folder) for name in chosen)
 

@@ -94,3 +94,20 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server of this session; the environment holds credentials for it."""
+    from tests.s3_server import s3_server
+
+    nothing = str(tmp_path_factory.mktemp("aws") / "nothing")
+    with pytest.MonkeyPatch.context() as environment, s3_server() as address:
+        for key, value in {
+            "AWS_ACCESS_KEY_ID": "raysweep",
+            "AWS_SECRET_ACCESS_KEY": "only-for-tests",
+            "AWS_SHARED_CREDENTIALS_FILE": nothing,
+            "AWS_CONFIG_FILE": nothing,
+        }.items():
+            environment.setenv(key, value)
+        yield address

@@ -9,17 +9,20 @@ from typing import NoReturn
 import typer
 
 from raysweep.cli import (  # they add their commands, in the order of the help text
+    cluster,
     data,
     export,
     reports,
+    simulate,
     studies,
     tables,
     weights,
 )
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
+from raysweep.secrecy import mask
 
-__all__ = ["app", "data", "export", "main", "reports", "studies", "tables", "weights"]
+__all__ = ["app", "cluster", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:
@@ -29,6 +32,6 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RaysweepError as error:
-        typer.echo(f"raysweep: {error}", err=True)
+        typer.echo(f"raysweep: {mask(str(error))}", err=True)
         sys.exit(EXIT_USAGE)
     sys.exit(0)

@@ -30,7 +30,7 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         metavar="URI",
-        help="Folder or URI of the store. Default: $RAYSWEEP_STORE, or raysweep-store here.",
+        help="Folder, or URI such as s3://bucket/prefix. Default: $RAYSWEEP_STORE, or raysweep-store here.",
         show_default=False,
     ),
 ]

@@ -60,11 +60,20 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Also log metrics to tensorboard, mlflow or wandb; repeatable."),
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STAGE",
+            help="Measure one stage, named as `raysweep plan --json` names stages and cells: leaves a trace of the "
+            "torch profiler in the store and prints where its time went.",
+        ),
+    ] = None,
     report_: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
     ] = True,
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
+    from raysweep.report.profile import render_profile
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
     from raysweep.terminal import show
@@ -77,6 +86,7 @@ def run(
             address=address,
             retry_failed=retry_failed,
             track=track or [],
+            profile=profile,
             set=set_ or [],
         )
     except KeyboardInterrupt:
@@ -90,6 +100,9 @@ def run(
     for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
         for stage, reason in reasons.items():
             typer.echo(f"{kind} {stage}: {reason}", err=True)
+    for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
+        if profiled.name not in outcome.failed:
+            show(render_profile(launched.store, profiled.id))
     if report_:
         made = make_report(launched.plan.study, store=launched.store)
         show(made.summary)

@@ -91,15 +91,25 @@ def _check(slices: Slices, parameters: AugmentationParameters, masks: Slices | N
     if len(slices) != B or (masks is not None and len(masks) != B):
         given = f"{len(slices)} slices" + (f" and {len(masks)} masks" if masks is not None else "")
         raise ValueError(f"{given} given for the parameters of {B} samples; the numbers must be equal")
-    for i, (y0, x0, h, w) in enumerate(parameters.boxes.tolist()):
-        H, W = slices[i].shape[-2:]
-        if min(y0, x0) < 0 or min(h, w) < 1 or y0 + h > H or x0 + w > W:
-            raise ValueError(
-                f"crop y0={y0}, x0={x0}, h={h}, w={w} of sample {i} leaves its {H} x {W} slice; "
-                "draw the parameters from the shapes of these slices"
-            )
-        if masks is not None and masks[i].shape != (H, W):
-            raise ValueError(f"mask {i} is {tuple(masks[i].shape)} but its slice is {H} x {W}")
+    boxes, shapes = parameters.boxes, _shapes(slices)
+    inside = (boxes[:, :2] >= 0) & (boxes[:, 2:] >= 1) & (boxes[:, :2] + boxes[:, 2:] <= shapes)
+    for i in (~inside.all(1)).nonzero()[:, 0].tolist():
+        (y0, x0, h, w), (H, W) = boxes[i].tolist(), shapes[i].tolist()
+        raise ValueError(
+            f"crop y0={y0}, x0={x0}, h={h}, w={w} of sample {i} leaves its {H} x {W} slice; "
+            "draw the parameters from the shapes of these slices"
+        )
+    if masks is not None and bool((differ := (_shapes(masks) != shapes).any(1)).any()):
+        i = int(differ.nonzero()[0, 0])
+        H, W = shapes[i].tolist()
+        raise ValueError(f"mask {i} is {tuple(masks[i].shape)} but its slice is {H} x {W}")
+
+
+def _shapes(slices: Slices) -> Tensor:
+    """Return the height and width of each of B slices or masks, (B, 2) int64 on the CPU."""
+    if isinstance(slices, Tensor):
+        return torch.tensor(slices.shape[-2:]).expand(len(slices), 2)
+    return torch.tensor([one.shape[-2:] for one in slices])
 
 
 def _rows(selected: Tensor, x: Tensor) -> Tensor | None:

@@ -47,6 +47,8 @@ class Pack:
     """An open pack, immutable, safe to read from several threads; :func:`open_pack` shares one a process."""
 
     path: Path
+    location: str
+    """What other processes and nodes open it by: the path, or the URI that this node's copy is of."""
     digest: str
     dataset: str
     recipe: int
@@ -62,9 +64,12 @@ class Pack:
     index: PackIndex
     buckets: tuple[Bucket, ...]
     num_channels: int
+    reading: str = ""
+    """How a view of the pack reads it; empty for the pack itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.location = str(path)
         with h5py.File(path, "r", locking=False) as file:
             self._read_attributes(file)
             self.index = read_index(file)
@@ -134,6 +139,21 @@ class Pack:
             )
         view: npt.NDArray[np.uint8] = self._masks[self.buckets[self.index.bucket[row]].mask_name][position]
         return view
+
+    def masks(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return masks of slices of one bucket, (B, H, W) uint8 encoded as ``mask`` says: a copy.
+
+        Raises:
+            PackError: if the slices are not all in one bucket, or one has no mask.
+        """
+        for row in rows[self.index.mask_position[rows] < 0]:
+            self.mask(int(row))  # which says so
+        buckets = np.unique(self.index.bucket[rows])
+        if len(buckets) != 1:
+            raise PackError(f"rows of {self.path} are in {len(buckets)} buckets; they must share one shape and type")
+        stored = self._masks[self.buckets[buckets[0]].mask_name]
+        copied: npt.NDArray[np.uint8] = stored[self.index.mask_position[rows]]
+        return copied
 
     def shape(self, row: int) -> tuple[int, int]:
         """Return the (height, width) of one slice in pixels."""

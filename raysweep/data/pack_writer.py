@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -120,31 +120,31 @@ class PackWriter:
         self._report_duplicates(facts)
 
     def _write_index(self, file: h5py.File, facts: Array) -> None:
-        slices, header = self._slices, self._header
-        codes = {name: code for code, name in enumerate(self._layout.bucket_names)}
-        columns: dict[str, Array] = {
-            "bucket": np.array([codes[one.bucket.name] for one in slices], np.int32),
-            "position": self._layout.position,
-            "mask_position": self._layout.mask_position,
-            "frame": np.array([one.frame for one in slices], np.int32),
-            "slice_number": np.array([one.slice_number for one in slices], np.int32),
-            "annotated": np.array([one.annotated for one in slices], np.uint8),
-            "spacing_mm": np.array([one.spacing_mm for one in slices], np.float32),
-            "intensity_low": facts["low"].min(axis=1),
-            "intensity_high": facts["high"].max(axis=1),
-            "labels": _labels(slices, len(header.label_names)),
-            "channel_low": facts["low"],
-            "channel_high": facts["high"],
-            "content": facts["content"],
-        }
         group = file.create_group("index")
-        for name, values in columns.items():
+        for name, values in self._columns(facts):
             group.create_dataset(name, data=values)
+
+    def _columns(self, facts: Array) -> Iterator[tuple[str, Array]]:
+        """Yield the columns of the index one by one: together they would take more memory than all else."""
+        slices = self._slices
+        codes = {name: code for code, name in enumerate(self._layout.bucket_names)}
+        yield "bucket", np.fromiter((codes[one.bucket.name] for one in slices), np.int32, len(slices))
+        yield "position", self._layout.position
+        yield "mask_position", self._layout.mask_position
+        yield "frame", np.fromiter((one.frame for one in slices), np.int32, len(slices))
+        yield "slice_number", np.fromiter((one.slice_number for one in slices), np.int32, len(slices))
+        yield "annotated", np.fromiter((one.annotated for one in slices), np.uint8, len(slices))
+        yield "spacing_mm", _vectors((one.spacing_mm for one in slices), (len(slices), 2))
+        yield "intensity_low", facts["low"].min(axis=1)
+        yield "intensity_high", facts["high"].max(axis=1)
+        yield "labels", _vectors((one.labels for one in slices), (len(slices), len(self._header.label_names)))
+        yield "channel_low", facts["low"]
+        yield "channel_high", facts["high"]
+        yield "content", facts["content"]
         for name in ("subject", "volume", "split"):
             encoded = {text: text.encode() for text in {getattr(one, name) for one in slices}}
             dtype = h5py.string_dtype("utf-8", max(1, *map(len, encoded.values())))
-            texts = np.fromiter((encoded[getattr(one, name)] for one in slices), dtype, len(slices))
-            group.create_dataset(name, data=texts)
+            yield name, np.fromiter((encoded[getattr(one, name)] for one in slices), dtype, len(slices))
 
     def _write_attributes(self, file: h5py.File, facts: Array, name_classes: NameClasses) -> None:
         header = self._header
@@ -187,11 +187,12 @@ class PackWriter:
         )
 
 
-def _labels(slices: Sequence[SliceHeader], num_labels: int) -> Array:
-    labels = np.empty((len(slices), num_labels), np.float32)
-    for row, one in enumerate(slices):
-        labels[row] = one.labels
-    return labels
+def _vectors(rows: Iterable[Sequence[float]], shape: tuple[int, int]) -> Array:
+    """Return rows of numbers as one float32 array."""
+    vectors = np.empty(shape, np.float32)
+    for number, row in enumerate(rows):
+        vectors[number] = row
+    return vectors
 
 
 def _key(header: PackHeader, slices: Sequence[SliceHeader], key: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysweep.data.pack import Pack
+from raysweep.data.pack_format import Bucket
 from raysweep.settings import Reading
 
 _EIGHT_BIT = np.float32(255.0)
@@ -31,6 +32,7 @@ class _View(Pack):
         self.__dict__.update(source.__dict__)  # a view opens no file
         self._source = source
         self._reading = reading
+        self.reading = reading.model_dump_json()
         index = source.index
         if reading.intensities != "percentiles":
             zero = np.zeros_like
@@ -48,6 +50,18 @@ class _View(Pack):
                 bucket=np.zeros_like(index.bucket),
                 spacing_mm=(index.spacing_mm * sides / reading.resize_px).astype(np.float32),
             )
+
+        read = tuple(self._bucket(bucket) for bucket in source.buckets)
+        self.buckets = read if reading.resize_px is None else read[:1]
+
+    def _bucket(self, stored: Bucket) -> Bucket:
+        """Return what slices of a bucket look like when they are read; resized ones share one bucket."""
+        dtype = stored.dtype
+        if self._reading.resize_px is not None:
+            kinds = {bucket.dtype for bucket in self._source.buckets}
+            dtype = dtype if len(kinds) == 1 else "float32"
+            stored = replace(stored, height=self._reading.resize_px, width=self._reading.resize_px)
+        return replace(stored, dtype="uint8" if self._reading.intensities == "wrapped" else dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _View, (self._source, self._reading)
@@ -67,17 +81,18 @@ class _View(Pack):
         resized: npt.NDArray[np.uint8] = self._resized(self._source.mask(row))
         return resized
 
-    def shape(self, row: int) -> tuple[int, int]:
-        """Return the (height, width) of one slice in pixels, as it is read."""
-        side = self._reading.resize_px
-        return self._source.shape(row) if side is None else (side, side)
+    def masks(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return masks of slices of one shape, (B, H, W) uint8: a copy."""
+        if self._reading.resize_px is None:
+            return self._source.masks(rows)
+        return np.stack([self.mask(int(row)) for row in rows])
 
     def _read(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         # Resized first, so that what is cast is as small as it gets; nearest neighbours make no new values.
         values = self._resized(values)
         if self._reading.intensities == "wrapped":
-            values = values.astype(np.int64).astype(np.uint8)
-        return values
+            return values.astype(np.int64).astype(np.uint8)
+        return values.astype(self.buckets[0].dtype, copy=False) if len(self.buckets) == 1 else values
 
     def _resized(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return (..., S, S) nearest neighbours of (..., H, W), as OpenCV picks them: floor(i * H / S)."""

@@ -72,16 +72,15 @@ def _resize_operator(start: Tensor, length: Tensor, num_in: int, num_out: int) -
 
 def crop_resize_nearest(masks: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> Tensor:
     """Crop B masks (H, W) of an integer type to their boxes; resize them to (B, S, S) by nearest pixel."""
-    out = torch.empty(len(masks), size, size, dtype=masks[0].dtype, device=masks[0].device)
-    grid = torch.arange(size, device=out.device) * 2 + 1
-    for i, (y0, x0, h, w) in enumerate(boxes.tolist()):
-        if (h, w) == (size, size):
-            out[i] = masks[i][y0 : y0 + h, x0 : x0 + w]
-        else:
-            # Integer form of floor((i + 1/2) h / S): the pixel under the centre of output pixel i.
-            rows, columns = y0 + grid * h // (2 * size), x0 + grid * w // (2 * size)
-            out[i] = masks[i].index_select(0, rows).index_select(1, columns)
-    return out
+    if not isinstance(masks, Tensor):
+        single = [crop_resize_nearest(mask[None], box[None], size) for mask, box in zip(masks, boxes, strict=True)]
+        return torch.cat(single)
+    y0, x0, h, w = boxes.to(masks.device)[:, :, None].unbind(1)
+    grid = torch.arange(size, device=masks.device) * 2 + 1
+    # Integer form of floor((i + 1/2) h / S): the pixel under the centre of output pixel i.
+    rows, columns = y0 + grid * h // (2 * size), x0 + grid * w // (2 * size)
+    sample = torch.arange(len(masks), device=masks.device)[:, None, None]
+    return masks[sample, rows[:, :, None], columns[:, None, :]]
 
 
 def rotate(x: Tensor, angle_deg: Tensor, mode: str) -> Tensor:

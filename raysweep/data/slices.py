@@ -12,7 +12,8 @@ from torch import Tensor
 from raysweep.data.pack import Pack
 from raysweep.settings import Normalisation
 
-_MIN_RANGE = 1e-6
+MIN_RANGE = 1e-6
+"""Smallest distance of the two percentiles that slices are scaled by."""
 
 
 def scaled_slice(pack: Pack, row: int) -> Tensor:
@@ -23,7 +24,7 @@ def scaled_slice(pack: Pack, row: int) -> Tensor:
     low, high = pack.index.channel_low[row][:, None, None], pack.index.channel_high[row][:, None, None]
     values = pack.image(row).astype(np.float32)
     values -= low
-    values /= np.maximum(high - low, np.float32(_MIN_RANGE))
+    values /= np.maximum(high - low, np.float32(MIN_RANGE))
     return torch.from_numpy(values)
 
 
@@ -32,14 +33,22 @@ def scaled_slices(pack: Pack, rows: NDArray[np.int64]) -> Tensor | list[Tensor]:
 
     Slices that are stored together are copied, converted and scaled as one array.
     """
-    index = pack.index
-    if len(np.unique(index.bucket[rows])) > 1:
+    if len(np.unique(pack.index.bucket[rows])) > 1:
         return [scaled_slice(pack, int(row)) for row in rows]
+    return scaled_batch(pack, rows)
+
+
+def scaled_batch(pack: Pack, rows: NDArray[np.int64]) -> Tensor:
+    """Return several slices of one shape and pixel type, (B, C, H, W) float32, scaled as ``scaled_slice`` does.
+
+    Raises:
+        PackError: if they are not all in one bucket.
+    """
+    index = pack.index
     values = pack.images(rows).astype(np.float32)
-    low, high = index.intensity_low[rows], index.intensity_high[rows]
-    shape = (-1, 1, 1, 1)
-    values -= low.reshape(shape)
-    values /= np.maximum(high - low, np.float32(_MIN_RANGE)).reshape(shape)
+    low, high = index.channel_low[rows][:, :, None, None], index.channel_high[rows][:, :, None, None]
+    values -= low
+    values /= np.maximum(high - low, np.float32(MIN_RANGE))
     return torch.from_numpy(values)
 
 

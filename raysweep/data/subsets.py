@@ -29,7 +29,7 @@ def pack_facts(pack: Pack) -> PackFacts:
     """Return what planning needs to know of a pack."""
     annotated = pack.select(split="train", annotated=True)
     return PackFacts(
-        path=str(pack.path),
+        path=pack.location,
         digest=pack.digest,
         num_channels=pack.num_channels,
         num_classes=len(pack.class_names),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raysweep import registry
-from raysweep.data.pack import Pack, open_pack
+from raysweep.data.pack import Pack
+from raysweep.data.staging import cache_folder, open_located
 from raysweep.datasets._packing import build_pack, existing_folder, options_of
-from raysweep.errors import PackError, StoreError
+from raysweep.errors import PackError
 from raysweep.identity import content_id
 from raysweep.store import Store
 from raysweep.study import PackSource
@@ -26,19 +29,16 @@ def open_study_pack(name: str, source: PackSource, store: Store) -> Pack:
         PackError: naming the pack in the study, and what is wrong with it.
     """
     try:
-        if source.file is not None:
-            return open_pack(source.file)
-        return open_pack(_packed(name, source, store))
+        location = source.file if source.file is not None else _packed(name, source, store)
+        if source.staged and "://" not in location:
+            location = Path(location).absolute().as_uri()
+        return open_located(location)
     except PackError as error:
         raise PackError(f"packs.{name}: {error}") from error
 
 
-def _packed(name: str, source: PackSource, store: Store) -> Path:
-    if not store.is_local:
-        raise StoreError(
-            f"packs.{name} is packed on demand, which needs a local store; {store.uri} is remote. "
-            "Pack it with `raysweep pack` and give packs a file."
-        )
+def _packed(name: str, source: PackSource, store: Store) -> str:
+    """Return where the pack of a data set is in the store, made if it was not there."""
     dataset = str(source.dataset)
     module = registry.load("datasets", dataset)
     options = options_of(module, dataset, source.options)
@@ -49,12 +49,30 @@ def _packed(name: str, source: PackSource, store: Store) -> Path:
         "options": options.model_dump(mode="json"),
         "files": None if folder is None else _files(folder),
     }
-    target = store.local_path(f"packs/{name}-{content_id(recipe)[:12]}.h5")
-    if not target.exists():
-        _LOG.info("packing %s (%s) into %s", name, dataset, target)
+    path = f"packs/{name}-{content_id(recipe)[:12]}.h5"
+    if not store.exists(path):
+        _LOG.info("packing %s (%s) into %s", name, dataset, store.path_uri(path))
+        with _packing_place(store, path) as target:
+            build_pack(dataset, folder, target, source.options)
+    return store.path_uri(path)
+
+
+@contextmanager
+def _packing_place(store: Store, path: str) -> Iterator[Path]:
+    """Yield where to write a pack: its place in a local store; on this node's disk if it is to be uploaded then.
+
+    In both a packing that was killed finds what it had written, and goes on.
+    """
+    if store.is_local:
+        target = store.local_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        build_pack(dataset, folder, target, source.options)
-    return target
+        yield target
+        return
+    target = cache_folder() / "packing" / content_id(store.uri)[:12] / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    yield target
+    store.upload(path, target)
+    target.unlink()
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:

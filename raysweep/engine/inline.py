@@ -35,9 +35,8 @@ class InlineExecutor:
     def _run_stage(self, stage: Stage, launch: Launch) -> None:
         from raysweep.stages.run import run_stage  # torch is imported when the first stage runs
 
-        resources = launch.resources(stage)
-        share = launch.shares.share(stage, resources)
-        deadline = Deadline(resources.time_limit_s)
+        share = launch.request(stage).get("GPU", 0.0)
+        deadline = Deadline(launch.resources(stage).time_limit_s)
         launch.started(stage)
         try:
             for progress in run_stage(

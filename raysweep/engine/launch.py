@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from raysweep.engine.gpu_shares import GpuShares
 from raysweep.engine.monitor import Monitor
 from raysweep.engine.pruning import Pruner
 from raysweep.engine.queue import Retries, StageQueue, State
+from raysweep.engine.requests import Requests
 from raysweep.engine.seed_gate import Change, SeedGate
 from raysweep.engine.trackers import Tracker
 from raysweep.planning import Plan, Stage
@@ -19,8 +18,6 @@ from raysweep.stages.failure import Failure, record_attempt, record_failure, rec
 from raysweep.stages.progress import Progress
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import StageResources
-
-_GIGABYTE = 10**9
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,9 @@ class Launch:
         self.plan = plan
         self.store = store
         self.trackers = trackers
-        self.limits = {"pretrain": wanted.pretrain, "finetune": wanted.finetune}
         self.hung_after_s = wanted.hung_after_s
         rates = rates or Rates()
-        self.shares = GpuShares(rates.measured)
+        self.requests = Requests(wanted, rates)
         self._children = plan.children()
         self._gate = SeedGate(plan, stop, scores or {}) if stop.seeds == "decided" else None
         self._pruner = Pruner(stop.pruning) if stop.pruning is not None else None
@@ -79,7 +75,7 @@ class Launch:
             retries=Retries(wanted.attempts, wanted.backoff_s),
             retry_failed=retry_failed,
             cost=rates.stage_s,
-            group_of=self._group,
+            group_of=self.requests.group,
         )
         self.monitor = Monitor(self.queue, rates)
         self._done_before = self.queue.counts.get(State.DONE, 0)
@@ -89,17 +85,11 @@ class Launch:
 
     def resources(self, stage: Stage) -> StageResources:
         """Return what a stage asks of a node."""
-        return self.limits[stage.kind]
+        return self.requests.resources(stage)
 
     def request(self, stage: Stage) -> dict[str, float]:
-        """Return what a stage asks for now in Ray's words: CPU, GPU, memory in bytes, custom resources."""
-        resources = self.resources(stage)
-        request = {"CPU": resources.cpus, **resources.custom}
-        if share := self.shares.share(stage, resources):
-            request["GPU"] = share
-        if resources.memory_gb:
-            request["memory"] = resources.memory_gb * _GIGABYTE
-        return request
+        """Return what a stage asks for now in Ray's words."""
+        return self.requests.request(stage)
 
     def threads(self, stage: Stage) -> int:
         """Return the CPU threads of a stage: one per core asked for, at least one."""
@@ -119,7 +109,7 @@ class Launch:
         """Note what a running stage reports."""
         for epoch in progress.snapshots:
             self.queue.snapshot(stage.id, epoch)
-        self.shares.measured(stage, progress.gpu_peak_bytes, progress.gpu_total_bytes)
+        self.requests.shares.measured(stage, progress.gpu_peak_bytes, progress.gpu_total_bytes)
         self.monitor.progress(stage, progress.epoch)
         self._scores[stage.id] = progress.score
         if progress.metrics:
@@ -157,7 +147,7 @@ class Launch:
         if self.queue.state(stage.id) is not State.RUNNING:
             return
         attempt = self.attempt(stage)
-        too_small = failure.kind == "gpu-memory" and self.shares.ran_out(stage, gpu_share)
+        too_small = failure.kind == "gpu-memory" and self.requests.shares.ran_out(stage, gpu_share)
         counted = not (failure.kind == "node" or too_small)
         record_attempt(stage, self.store, failure, attempt, counted=counted)
         if counted:
@@ -239,12 +229,3 @@ class Launch:
         self.monitor.ended(stage)
         for tracker in self.trackers:
             tracker.ended(stage, how)
-
-    def _group(self, stage: Stage) -> Hashable:
-        """Return what stages that ask for the same have in common, now and later."""
-        return (stage.kind, stage.shape) if self.limits[stage.kind].asks_gpu else stage.kind
-
-
-def request_key(request: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Return a request as a value that can be compared and looked up."""
-    return tuple(sorted(request.items()))

@@ -7,8 +7,7 @@ snapshot it starts from exists and a node has room for it.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,9 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.search import SearchAlgorithm
 
-from raysweep.engine.admission import Admission
 from raysweep.engine.cluster import Cluster
-from raysweep.engine.launch import Launch, request_key
+from raysweep.engine.dispatch import Assignment, Dispatcher
+from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
 from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement
 from raysweep.errors import StoreError
@@ -26,9 +25,6 @@ from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
 from raysweep.stages.progress import Progress
-
-WORKER_START_S = 15.0
-"""What a worker takes until its first step, imports included: a stage that a warm worker can take saves it."""
 
 _REPORTS_PER_S = 16
 """A report costs the driver some milliseconds: with more workers each reports more seldom."""
@@ -43,14 +39,25 @@ _NODE_DEATH_NOTICE_S = 60.0
 class _Running:
     """A stage that is with Tune."""
 
-    stage: Stage
+    assignment: Assignment
     trial: StageTrial
-    request: dict[str, float]
     report_every_s: float
     last_report: float | None = None
     """None before its worker has started."""
     presumed: Failure | None = None
     pruned_at: Progress | None = None
+
+    @property
+    def stage(self) -> Stage:
+        return self.assignment.stage
+
+    @property
+    def request(self) -> Mapping[str, float]:
+        return self.assignment.request
+
+    @property
+    def gpu_share(self) -> float:
+        return self.request.get("GPU", 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,17 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._launch = launch
         self._cluster = cluster
         self._runner = runner
-        self._admission = Admission(cluster.nodes(now=True))
+        self._dispatcher = Dispatcher(
+            launch.queue,
+            launch.requests,
+            cluster.nodes(now=True),
+            refuse=launch.refused,
+            may_come=cluster.may_come,
+        )
+        self._admission = self._dispatcher.admission
         self._spec: dict[str, Any] = {}
         self._running: dict[str, _Running] = {}
         self._suspects: list[_Suspect] = []
-        self._warm: Counter[Any] = Counter()
         self._num_trials = 0
         self._refreshed_at = 0.0
         launch.monitor.use = self._admission.use
@@ -103,16 +116,11 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
     def next_trial(self) -> Trial | None:
         """Return the next stage as a trial, or None while nothing is ready or fits."""
         self.refresh()  # while no trial is live, Tune waits for one here and calls nothing else
-        self._admission.update(self._cluster.nodes())
-        self._admission.begin_round()
-        stage = self._launch.queue.take(self._accept, self._bonus, patience_s=WORKER_START_S)
-        if stage is None:
+        assignment = self._dispatcher.next(self._cluster.nodes())
+        if assignment is None:
             return None
-        request = self._launch.request(stage)
-        if self._warm[request_key(request)]:
-            self._warm[request_key(request)] -= 1
-        trial = self._build_trial(stage, request)
-        self._launch.started(stage)
+        trial = self._build_trial(assignment)
+        self._launch.started(assignment.stage)
         return trial
 
     def on_trial_start(self, trial_id: str) -> None:
@@ -137,10 +145,9 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             self._suspects.append(_Suspect(running, time.monotonic() + _NODE_DEATH_NOTICE_S))
             self._decide_suspects()
             return
-        self._admission.release(stage.id)
-        self._warm[request_key(running.request)] += 1
+        self._dispatcher.ended(running.assignment, leaves_worker=True)
         if report.failure is not None:
-            launch.failed(stage, report.failure, running.request.get("GPU", 0.0))
+            launch.failed(stage, report.failure, running.gpu_share)
         elif report.has_ended:
             launch.finished(stage)
         elif running.pruned_at is not None:
@@ -195,18 +202,6 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         """
         raise StoreError(f"{dirpath}: a raysweep study is resumed by `raysweep run`, not by Tuner.restore")
 
-    def _accept(self, stage: Stage) -> bool:
-        request = self._launch.request(stage)
-        if not self._admission.can_ever_hold(request):
-            if not self._cluster.may_come(request):
-                nodes = self._admission.largest()
-                self._launch.refused(stage, f"no node has room for {request}; the nodes have {nodes}")
-            return False
-        return self._admission.admit(stage.id, request) is not None
-
-    def _bonus(self, stage: Stage) -> float:
-        return WORKER_START_S if self._warm[request_key(self._launch.request(stage))] > 0 else 0.0
-
     def _take_report(self, running: _Running, report: Report) -> None:
         running.last_report = time.monotonic()
         if report.node is not None:
@@ -228,9 +223,9 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             if not lost and may_be_a_lost_node(error) and time.monotonic() < suspect.decide_at:
                 waiting.append(suspect)
                 continue
-            self._admission.release(running.stage.id)
+            self._dispatcher.ended(running.assignment, leaves_worker=False)
             failure = running.presumed or failure_behind(error, node_is_lost=lost)
-            self._launch.failed(running.stage, failure, running.request.get("GPU", 0.0))
+            self._launch.failed(running.stage, failure, running.gpu_share)
         self._suspects = waiting
 
     def _end_if_silent(self, running: _Running) -> None:
@@ -244,13 +239,11 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             if (actor := running.trial.temporary_state.ray_actor) is not None:
                 ray.kill(actor)
 
-    def _build_trial(self, stage: Stage, request: dict[str, float]) -> StageTrial:
-        launch, spec = self._launch, self._spec
+    def _build_trial(self, assignment: Assignment) -> StageTrial:
+        launch, spec, stage = self._launch, self._spec, assignment.stage
         resources = launch.resources(stage)
         report_every_s = max(1.0, launch.queue.counts[State.RUNNING] / _REPORTS_PER_S)
         self._num_trials += 1
-        node = self._admission.node_of(stage.id)
-        assert node is not None  # it was admitted a moment ago
         trial = StageTrial(
             spec["run"],
             trial_id=f"{stage.id[:16]}_{self._num_trials}",
@@ -259,7 +252,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "store": launch.store.absolute_uri,
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
-                "gpu_share": request.get("GPU", 1.0),
+                "gpu_share": assignment.request.get("GPU", 1.0),
                 "time_limit_s": resources.time_limit_s,
                 "hung_after_s": launch.hung_after_s,
                 "report_every_s": report_every_s,
@@ -268,11 +261,11 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             storage=spec["storage"],
             evaluated_params={},
             experiment_tag=stage.id[:16],
-            placement_group_factory=placement(request, node),
+            placement_group_factory=placement(assignment.request, assignment.node),
             stopping_criterion={},
             checkpoint_config=spec["checkpoint_config"],
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             max_failures=0,
         )
-        self._running[trial.trial_id] = _Running(stage, trial, request, report_every_s)
+        self._running[trial.trial_id] = _Running(assignment, trial, report_every_s)
         return trial

@@ -18,6 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysweep.engine.cluster import Cluster
+from raysweep.engine.dispatch import MAX_STARTING
 from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.search import QueueAlgorithm
@@ -31,7 +32,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "8",
+    "TUNE_MAX_PENDING_TRIALS_PG": str(MAX_STARTING),
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

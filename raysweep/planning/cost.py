@@ -24,6 +24,8 @@ class Measured:
     """Most GPU memory that one of them held."""
     gpu_total_bytes: int | None = None
     """Memory of the smallest GPU that they ran on."""
+    epoch_s_spread: float = 0.0
+    """Standard deviation of their epochs' seconds over the mean, between stages."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,24 @@ def longest_paths(
             before = 0.0 if skip(parent) else cost(parent) * stage.parent.epoch / parent.epochs
             after[parent.id] = max(after.get(parent.id, 0.0), before + longest[stage.id])
     return longest
+
+
+def critical_path(plan: Plan, cost: Callable[[Stage], float]) -> list[tuple[Stage, int]]:
+    """Return the stages of the longest path, each with the epoch up to which the path follows it."""
+    longest = longest_paths(plan, cost)
+    children = plan.children()
+    path: list[tuple[Stage, int]] = []
+    stage = max(plan.stages.values(), key=lambda stage: longest[stage.id], default=None)
+    while stage is not None:
+        own = cost(stage)
+        ends: list[tuple[float, int, Stage | None]] = [(own, stage.epochs, None)]
+        for child in children[stage.id]:
+            assert child.parent is not None  # it is a child
+            ends.append((own * child.parent.epoch / stage.epochs + longest[child.id], child.parent.epoch, child))
+        _, epoch, following = max(ends, key=lambda end: end[0])
+        path.append((stage, epoch))
+        stage = following
+    return path
 
 
 def _pixels(stage: Stage) -> int:

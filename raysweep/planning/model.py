@@ -46,7 +46,7 @@ class Stage:
     """One unit of training, identified by everything that determines its result.
 
     ``config`` is what ``id`` is the hash of. ``snapshots`` (epochs to publish), ``keep_model``, ``inputs`` (files to
-    read), ``shape`` and ``images`` change nothing in the result and are no part of it.
+    read), ``shape``, ``images`` and ``profile`` change nothing in the result and are no part of it.
     """
 
     id: str
@@ -63,6 +63,8 @@ class Stage:
     """Training images of an epoch, for estimates; approximate where annotations are volumes or subjects."""
     keep_model: bool = False
     """Whether a finetune stage publishes the network it tests."""
+    profile: bool = False
+    """Whether its time is measured by phase, and some of its steps are traced."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ own files only; a stage that several share lies in a file of such stages. Stages
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -60,13 +59,12 @@ class _Sources:
 def compact(store: Store) -> Compaction:
     """Merge the parts of all stages that are done, and delete what was merged.
 
-    Runs may go on meanwhile: what they write stays loose. On a local store a second compaction is refused; on an object
-    store, run one at a time.
+    Runs may go on meanwhile: what they write stays loose.
 
     Raises:
         StoreError: if another compaction is running, or a part cannot be read.
     """
-    with _only_one(store):
+    with store.compaction_lock():
         before = _recovered_manifest(store)
         _sweep(store, before)
         num_before = _count_files(store)
@@ -161,7 +159,7 @@ def _joined(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
 def _sink(store: Store, path: str) -> Iterator[Any]:
     """Open a merged file for writing; an object store shows it when it is complete."""
     if not store.is_local:
-        with store.filesystem.open_output_stream(store.full_path(path)) as stream:
+        with store.writer(path) as temporary, temporary.open("wb") as stream:
             yield stream
         return
     partial = store.local_path(path + _PARTIAL)
@@ -256,19 +254,3 @@ def _generation(path: str) -> int:
 
 def _count_files(store: Store) -> int:
     return sum(path.endswith(".parquet") for table in MERGED_TABLES for path in store.list(f"results/{table}"))
-
-
-@contextmanager
-def _only_one(store: Store) -> Iterator[None]:
-    """Hold the store's compaction; the kernel lets go of it however the process ends."""
-    if not store.is_local:
-        yield
-        return
-    lock = store.local_path("results/compaction.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"store {store.uri} is being compacted already; wait for that to end") from error
-        yield

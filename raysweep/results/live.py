@@ -41,7 +41,7 @@ class MergedFile:
         return {
             "path": self.path,
             "owners": [list(owner) for owner in self.owners],
-            "parts": {stage: list(stamp) for stage, stamp in self.parts.items()},
+            "parts": {stage: stamp.to_json() for stage, stamp in self.parts.items()},
         }
 
     @classmethod

@@ -10,7 +10,8 @@ from raysweep.study import Resources
 
 _SELECT = """
     SELECT shape, device != 'cpu' AS on_gpu, sum(wall_s) / sum(epochs) AS epoch_s,
-           max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes
+           max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes,
+           coalesce(stddev_samp(wall_s / epochs) / avg(wall_s / epochs), 0) AS spread
     FROM stages WHERE status = 'done' AND shape IS NOT NULL AND epochs > 0 AND wall_s IS NOT NULL AND device IS NOT NULL
     GROUP BY ALL
 """
@@ -21,7 +22,7 @@ def measured_rates(store: Store, resources: Resources) -> Rates:
     on_gpu: dict[Kind, bool] = {"pretrain": resources.pretrain.asks_gpu, "finetune": resources.finetune.asks_gpu}
     rows = query_store(store, _SELECT).to_pylist()
     measured = {
-        row["shape"]: Measured(row["epoch_s"], row["gpu_peak_bytes"], row["gpu_total_bytes"])
+        row["shape"]: Measured(row["epoch_s"], row["gpu_peak_bytes"], row["gpu_total_bytes"], row["spread"])
         for row in rows
         if row["on_gpu"] in on_gpu.values()
     }

@@ -13,6 +13,7 @@ from raysweep.identity import canonical_json
 from raysweep.ledger import FailureKind
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
+from raysweep.secrecy import mask
 from raysweep.store import FailureRecord, LedgerRecord, Store
 
 
@@ -35,7 +36,7 @@ def failure_of(error: BaseException) -> Failure:
     """Return what an exception says about the attempt that it ended on this host."""
     reason = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error))
-    return Failure(reason, _kind_of(error), trace, socket.gethostname())
+    return Failure(mask(reason), _kind_of(error), mask(trace), socket.gethostname())
 
 
 def _kind_of(error: BaseException) -> FailureKind:

@@ -101,12 +101,15 @@ class FinetuneLoop(TrainingLoop):
 
     def _step(self, batch: Tensor) -> Tensor:
         slices, target = self._augmented(batch)
-        with self.runtime.autocast():
-            output = self.network(slices)
-        loss = self.task.loss(output, target)
-        optimise(loss, self.optimiser, self.scaler, self._trainable(), self.training.optimisation.clip_norm)
+        with self.phases("forward"):
+            with self.runtime.autocast():
+                output = self.network(slices)
+            loss = self.task.loss(output, target)
+        clip_norm = self.training.optimisation.clip_norm
+        optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         if self.averaged is not None:
-            self.averaged.update(self.network)
+            with self.phases("optimiser"):
+                self.averaged.update(self.network)
         self.history.step += 1
         self.history.images += len(batch)
         return loss.detach()
@@ -114,8 +117,11 @@ class FinetuneLoop(TrainingLoop):
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
         rows = self.rows[batch.numpy()]
-        images, target = self.task.training_batch(rows, self.generator, self.runtime.device)
-        return normalised(images, self.normalisation), target
+        with self.phases("data"):
+            stored = self.task.read(rows, self.reader)
+        with self.phases("augmentation"):
+            images, target = self.task.augmented(stored, self.generator, self.runtime.device)
+            return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -129,7 +135,10 @@ class FinetuneLoop(TrainingLoop):
         if epoch % self.training.evaluate_every and epoch < self.stage.epochs:
             return ()
         self.network.eval()
-        with nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network):
+        with (
+            self.phases("evaluation"),
+            nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
+        ):
             found = self._validate()
             self._keep_if_best(found.score, self._badness(found))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
@@ -200,7 +209,8 @@ class FinetuneLoop(TrainingLoop):
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         rows = self.pack.select(split="test", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
+        with self.phases("evaluation"):
+            evaluation = self.task.evaluate(rows, self._predict, "test", NUM_EXAMPLES)
         stage = self.stage.id
         write_part(self.store, "cases", stage, [{"stage": stage, **case} for case in evaluation.cases])
         write_examples(self.store, stage, evaluation.examples)

@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 
-from raysweep.data.pack import open_pack
+from raysweep.data.reader import open_reader
 from raysweep.data.readings import read_as
+from raysweep.data.staging import open_located
 from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.settings import Normalisation, Optimisation, Reading
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
+from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Progress, no_beat
 from raysweep.stages.runtime import Runtime, seed_afresh
 from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
@@ -66,6 +68,9 @@ class TrainingLoop(ABC):
     beat: Callable[[], None] = staticmethod(no_beat)
     """Called before every optimiser step and every evaluated batch; what it raises ends the stage."""
 
+    phases: Phases = UNMEASURED
+    """Told what the stage is doing, for profiles."""
+
     def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
         self.stage = stage
         self.store = store
@@ -73,7 +78,8 @@ class TrainingLoop(ABC):
         self.attempt = attempt
         self.config = stage.config
         self.reading = reading_of(stage)
-        self.pack = read_as(open_pack(stage.inputs["pack"]), self.reading)
+        self.pack = read_as(open_located(stage.inputs["pack"], stage.config["pack"]), self.reading)
+        self.reader = open_reader(self.pack, runtime.device, runtime.memory_bytes())
         drawn = seed_afresh() if stage.config.get("seeding") == "none" else None
         self.generator = torch.Generator().manual_seed(stage.config["seed"] if drawn is None else drawn)
         self.history = History(drawn_seed=drawn)
@@ -99,7 +105,8 @@ class TrainingLoop(ABC):
             self.history.add("train", metrics)
             begin = time.perf_counter()
             published = self.end_epoch()
-            self._save()
+            with self.phases("saving"):
+                self._save()
             self.history.elapsed_s += time.perf_counter() - begin
             yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
         yield Progress(self.history.epoch, score=self._finish())
@@ -147,6 +154,7 @@ class TrainingLoop(ABC):
     def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
         """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate."""
         self.beat()
+        self.phases.step()
         total_steps = self.stage.epochs * steps_per_epoch
         rate = learning_rate(settings, self.history.step, steps_per_epoch, total_steps, self.plateau.scale)
         set_learning_rate(optimiser, rate)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raysweep.settings import Optimisation
+from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.tuning import ParameterGroup
 
 
@@ -113,15 +114,18 @@ def optimise(
     scaler: torch.amp.GradScaler,
     parameters: Sequence[nn.Parameter],
     clip_norm: float | None,
+    phases: Phases = UNMEASURED,
 ) -> None:
     """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None."""
-    optimiser.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    if clip_norm is not None:
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    scaler.step(optimiser)
-    scaler.update()
+    with phases("backward"):
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    with phases("optimiser"):
+        if clip_norm is not None:
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
 
 
 def _as_groups(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import AugmentationParameters, apply, draw, keep_whole, places
-from raysweep.data.slices import mask_of, normalised, relative_positions, scaled_slices, shapes_of
+from raysweep.data.augment import AugmentationParameters, Slices, apply, draw, keep_whole, places
+from raysweep.data.slices import normalised, relative_positions
 from raysweep.errors import PackError
 from raysweep.methods import Batch, Method, MethodSettings, Run, collapse_metrics
 from raysweep.planning import Stage
@@ -82,7 +82,8 @@ class PretrainLoop(TrainingLoop):
 
     def start(self) -> None:
         """Probe the encoder before training."""
-        self.history.add("val", self.probes.measure(self.method.encoder()))
+        with self.phases("evaluation"):
+            self.history.add("val", self.probes.measure(self.method.encoder()))
 
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
@@ -108,37 +109,40 @@ class PretrainLoop(TrainingLoop):
         for ids in torch.split(torch.arange(len(self.rows)), self.batch_size):
             self.beat()
             rows = self.rows[ids.numpy()]
-            slices = apply(
-                scaled_slices(self.pack, rows), keep_whole(shapes_of(self.pack, rows)), self.image_size, device=device
-            )
+            whole = keep_whole(self.reader.shapes(rows))
+            slices = apply(self.reader.slices(rows), whole, self.image_size, device=device)
             yield ids.to(device), normalised(slices, self.normalisation)
 
     def _step(self, ids: Tensor) -> dict[str, Tensor]:
         batch = self._draw_batch(ids)
-        with self.runtime.autocast():
+        with self.phases("forward"), self.runtime.autocast():
             losses = self.method.loss(batch)
-        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), self.optimisation.clip_norm)
-        self.method.after_step(self.history.step)
+        clip_norm = self.optimisation.clip_norm
+        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), clip_norm, self.phases)
+        with self.phases("optimiser"):
+            self.method.after_step(self.history.step)
         self.history.step += 1
         self.history.images += len(ids)
         return losses
 
     def _draw_batch(self, ids: Tensor) -> Batch:
         device, rows = self.runtime.device, self.rows[ids.numpy()]
-        slices, shapes = scaled_slices(self.pack, rows), shapes_of(self.pack, rows)
-        masks = [mask_of(self.pack, int(row)) for row in rows] if self.target == "masks" else None
-        labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
+        with self.phases("data"):
+            slices, shapes = self.reader.slices(rows), self.reader.shapes(rows)
+            masks = self.reader.masks(rows) if self.target == "masks" else None
+            labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
         views, of_masks, where = [], [], []
-        for view in self.method.views():
-            parameters = draw(view.augmentation, shapes, self.generator)
-            images, followed = self._augment(slices, parameters, view.size_px or self.image_size, masks)
-            views.append(normalised(images, self.normalisation))
-            of_masks += followed
-            where.append(places(parameters).to(device))
+        with self.phases("augmentation"):
+            for view in self.method.views():
+                parameters = draw(view.augmentation, shapes, self.generator)
+                images, followed = self._augment(slices, parameters, view.size_px or self.image_size, masks)
+                views.append(normalised(images, self.normalisation))
+                of_masks += followed
+                where.append(places(parameters).to(device))
         return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
 
     def _augment(
-        self, slices: Tensor | list[Tensor], parameters: AugmentationParameters, size: int, masks: list[Tensor] | None
+        self, slices: Slices, parameters: AugmentationParameters, size: int, masks: Slices | None
     ) -> tuple[Tensor, list[Tensor]]:
         if masks is None:
             return apply(slices, parameters, size, device=self.runtime.device), []
@@ -151,9 +155,11 @@ class PretrainLoop(TrainingLoop):
         if epoch not in self.stage.snapshots:
             return ()
         encoder: Encoder = self.method.encoder()
-        self.history.add("val", self.probes.measure(encoder))
+        with self.phases("evaluation"):
+            self.history.add("val", self.probes.measure(encoder))
         lineage = self.origin.lineage
-        write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
+        with self.phases("saving"):
+            write_snapshot(self.store, self.stage.id, epoch, encoder, self.normalisation, self.config, lineage)
         return (epoch,)
 
     def can_continue(self, epoch: int) -> bool:

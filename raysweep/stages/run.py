@@ -41,7 +41,16 @@ def run_stage(
     runtime = prepare_runtime(stage.config["seed"], precision, threads, gpu_share)
     loop = kinds[stage.kind](stage, store, runtime, attempt)
     loop.beat = beat
-    yield from loop.run()
+    if not stage.profile:
+        yield from loop.run()
+        return
+    from raysweep.stages.profile import Profile
+
+    loop.phases = Profile(stage, store, runtime)
+    try:
+        yield from loop.run()
+    finally:
+        loop.phases.close()
 
 
 def _training(stage: Stage) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
+from raysweep.secrecy import refuse_secrets
+from raysweep.settings import Settings
 from raysweep.study.chains import is_weights_file
 from raysweep.study.check import Problem, component_problems, validation_problems
 from raysweep.study.schema import Study
+
+Model = TypeVar("Model", bound=Settings)
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -48,20 +52,41 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         overrides: ``dotted.key=value`` texts applied to it, the value being YAML: ``grid.seed=[0,1]``.
 
     Raises:
-        StudyError: naming the file and every key that is wrong, with what is allowed.
+        StudyError: naming the file and every key that is wrong, with what is allowed; or if it holds a secret.
     """
     file = Path(path)
-    try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
-    except OSError as error:
-        raise StudyError(f"study file {file} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"study file {file} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise StudyError(f"study file {file} holds {type(document).__name__}; it must be a mapping of keys")
+    document = _read_mapping(file, "study file")
     for override in overrides:
+        refuse_secrets(override, f"--set {override.partition('=')[0]}")
         _apply(document, override)
     return validate_study(_anchored(document, file.parent), str(file))
+
+
+def load_settings(path: str | Path, model: type[Model], what: str) -> Model:
+    """Read and validate a file of settings that is no study, such as prices.
+
+    Raises:
+        StudyError: naming the file and every key that is wrong, with what is allowed.
+    """
+    document = _read_mapping(Path(path), what)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise StudyError(_report(f"{what} {path}", validation_problems(error, model))) from error
+
+
+def _read_mapping(file: Path, what: str) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        refuse_secrets(text, f"{what} {file}")
+        document = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except OSError as error:
+        raise StudyError(f"{what} {file} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{what} {file} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise StudyError(f"{what} {file} holds {type(document).__name__}; it must be a mapping of keys")
+    return document
 
 
 def validate_study(document: dict[str, Any], where: str = "study") -> Study:
@@ -155,7 +180,9 @@ def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make relative paths start at the study file's folder."""
 
     def anchor(value: Any) -> Any:
-        return str((folder / Path(value).expanduser()).absolute()) if isinstance(value, str) else value
+        if not isinstance(value, str) or "://" in value:
+            return value
+        return str((folder / Path(value).expanduser()).absolute())
 
     for pack in _dicts(document.get("packs")):
         for key in ("file", "source"):

@@ -49,13 +49,15 @@ class PackSource(Settings):
     """Where a pack comes from: a finished file, or a data set that is packed into the store when it is first needed."""
 
     file: str | None = None
-    """A pack written by `raysweep pack`; relative paths start at the study file's folder."""
+    """A pack written by `raysweep pack`: a path, relative to the study file's folder, or a URI (s3, gs, az)."""
     dataset: str | None = None
     """Packer that makes it (see `raysweep list datasets`), if there is no file."""
     source: str | None = None
     """Folder of the data set's files; synthetic data sets need none."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the packer."""
+    staged: bool = False
+    """Copy it to each node's own disk before stages read it, for slow shared folders; packs of a URI always are."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> PackSource:

@@ -15,10 +15,11 @@ from raysweep.lazy import F, torch
 from raysweep.metrics.labels import is_right, label_scores
 from raysweep.settings import Augmentation, LabelRange, Settings, Training, Uncertain, Unknown, later
 from raysweep.tasks._label_cases import UnitScope, case_rows, units_of
-from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
+from raysweep.tasks._task import Evaluation, Predict, Stored, Task, TaskSettings
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
+    from raysweep.data.reader import SliceReader
     from raysweep.sources.encoder import Encoder
 
 _EVALUATION_BATCH = 32
@@ -129,17 +130,19 @@ class Classification(Task):
         for split in ("train", "val", "test"):
             _check_split(pack, settings, split)
 
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
+    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
+        """Read slices and their labels, from 0 to 1, NaN where one is left out."""
+        return Stored(reader.slices(rows), reader.shapes(rows), self.targets[torch.from_numpy(rows)])
+
+    def augmented(
+        self, stored: Stored, generator: torch.Generator, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw augmented crops (B, C, S, S), and labels (B, L) from 0 to 1, NaN where one is left out."""
+        """Draw augmented crops (B, C, S, S), and labels (B, L)."""
         from raysweep.data.augment import apply, draw
-        from raysweep.data.slices import scaled_slices, shapes_of
 
         training = self.settings.training
-        parameters = draw(training.augmentation, shapes_of(self.pack, rows), generator)
-        images = apply(scaled_slices(self.pack, rows), parameters, training.image_size, device=device)
-        return images, self.targets[torch.from_numpy(rows)].to(device)
+        parameters = draw(training.augmentation, stored.shapes, generator)
+        return apply(stored.slices, parameters, training.image_size, device=device), stored.target.to(device)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of (B, L) logits against (B, L) labels: mean over slices, or over known labels."""

@@ -15,10 +15,11 @@ from raysweep.settings import Augmentation, Backbone, later
 from raysweep.tasks._architectures import Architecture, Design, build_network, check_architecture
 from raysweep.tasks._losses import LOSSES, LossName, LossSettings, pixels_of, truth_maps
 from raysweep.tasks._scoring import OVERLAPS, MetricName, Scoring, SegmentationEvaluation
-from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings, Validation
+from raysweep.tasks._task import Evaluation, Predict, Stored, Task, TaskSettings, Validation
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
+    from raysweep.data.reader import SliceReader
     from raysweep.results.examples import Example
     from raysweep.sources.encoder import Encoder
 
@@ -130,22 +131,23 @@ class Segmentation(Task):
                     "in mm (evaluation.nsd_mm) need it"
                 )
 
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
+    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
+        """Read slices and their masks."""
+        return Stored(reader.slices(rows), reader.shapes(rows), reader.masks(rows))
+
+    def augmented(
+        self, stored: Stored, generator: torch.Generator, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw augmented crops (B, C, S, S), and their masks (B, S, S) int64 as the pack encodes them."""
-        return self._crops(rows, self.settings.training.augmentation, generator, device)
+        return self._crops(stored, self.settings.training.augmentation, generator, device)
 
     def _crops(
-        self, rows: NDArray[np.int64], augmentation: Augmentation, generator: torch.Generator, device: torch.device
+        self, stored: Stored, augmentation: Augmentation, generator: torch.Generator, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         from raysweep.data.augment import apply, draw
-        from raysweep.data.slices import mask_of, scaled_slice, shapes_of
 
-        slices = [scaled_slice(self.pack, int(row)) for row in rows]
-        masks = [mask_of(self.pack, int(row)) for row in rows]
-        parameters = draw(augmentation, shapes_of(self.pack, rows), generator)
-        return apply(slices, parameters, self.settings.training.image_size, masks=masks, device=device)
+        parameters = draw(augmentation, stored.shapes, generator)
+        return apply(stored.slices, parameters, self.settings.training.image_size, masks=stored.target, device=device)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of (B, K, H, W) logits against (B, H, W) masks; ignored pixels have no part in it."""
@@ -174,10 +176,12 @@ class Segmentation(Task):
         augmentation = self.settings.validation_crops
         if augmentation is None:
             return super().validate(rows, predict, generator, with_loss=with_loss)
-        device = next(self.network.parameters()).device
+        from raysweep.data.reader import SliceReader
+
+        reader, device = SliceReader(self.pack), next(self.network.parameters()).device
         counts, total = torch.zeros(len(self.classes), 4), 0.0
         for batch in np.array_split(rows, range(0, len(rows), self.settings.training.batch_size)[1:]):
-            images, masks = self._crops(batch, augmentation, generator, device)
+            images, masks = self._crops(self.read(batch, reader), augmentation, generator, device)
             logits = predict(images)
             total += float(self.loss(logits, masks)) * len(batch)
             counts += self._compared(logits.cpu(), masks.cpu())[2].sum(0)
@@ -213,12 +217,12 @@ class Segmentation(Task):
         self, rows: NDArray[np.int64], predict: Predict
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]]:
         """Yield rows, logits (B, K, H, W) and masks (B, H, W) of whole slices, in batches of one shape."""
-        from raysweep.data.slices import mask_of, same_shape_batches, scaled_slice
+        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._windows import padded
 
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = torch.stack([scaled_slice(self.pack, int(row)) for row in batch])
-            masks = torch.stack([mask_of(self.pack, int(row)) for row in batch])
+            slices = scaled_batch(self.pack, batch)
+            masks = torch.from_numpy(self.pack.masks(batch)).long()
             whole = padded(slices, self.stride, self.settings.evaluation.pad_to_px)
             if self.settings.evaluation.score_padding:
                 masks = torch.nn.functional.pad(masks, _missing(masks, whole))

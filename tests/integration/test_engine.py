@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.engine import search
+from raysweep.engine import dispatch
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.tune import TuneExecutor
 from raysweep.store import Store
@@ -91,7 +91,7 @@ def test_stage_that_no_node_can_hold_fails_with_the_nodes_in_its_message(mixed):
 
 
 def test_large_request_is_not_starved_by_small_ones(store, monkeypatch):
-    monkeypatch.setattr(search, "WORKER_START_S", 0.0)  # else the small ones may go first for so long: warm workers
+    monkeypatch.setattr(dispatch, "WORKER_START_S", 0.0)  # else the small ones may go first for so long: warm workers
     small = [f"small {number}" for number in range(8)]
     outcome = run(
         store,

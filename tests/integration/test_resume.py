@@ -16,6 +16,7 @@ import pytest
 from raysweep.store import Store
 from raysweep.sweep import open_store
 from tests.facts import facts
+from tests.s3_server import faulty_proxy, new_bucket
 
 STUDY = """
 study: killed
@@ -58,9 +59,10 @@ def undisturbed(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return store
 
 
-def _launch(study: Path, store: Path, executor: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "raysweep", "run", str(study), "--store", str(store)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _launch(study: Path, store: Path, executor: str, uri: str | None = None) -> subprocess.Popen[bytes]:
+    """Launch the study in a process of its own; with ``uri``, that is the store, and ``store`` is beside the log."""
+    command = [sys.executable, "-m", "raysweep", "run", str(study), "--store", uri or str(store)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAYSWEEP_CACHE": str(store.parent / "cache")}
     log = (store.parent / "log.txt").open("ab")
     return subprocess.Popen(
         [*command, "--executor", executor, "--no-report"], env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -139,6 +141,31 @@ def test_second_driver_on_the_same_store_says_so_and_stops(study_file: Path, tmp
         assert _launch(study_file, tmp_path / "store", "inline").wait(timeout=120) == 2
     assert f"in use by another `raysweep run` (process {os.getpid()}" in (tmp_path / "log.txt").read_text()
     assert store.ledger() == {}
+
+
+def test_store_on_s3_with_faults_resumes_a_killed_driver_to_the_same_bits(
+    study_file: Path, undisturbed: Path, tmp_path: Path, s3: str
+) -> None:
+    uri = new_bucket(s3)
+    store = open_store(uri)
+    with faulty_proxy(s3) as proxy:
+        proxy.faults.extend(["throttle", "drop", "throttle", "lose", "throttle"])
+        behind = uri.replace(s3, proxy.address)
+        process = _launch(study_file, tmp_path / "store", "inline", behind)
+        _wait_until(lambda: len(store.list("ledger")) >= 1, process)
+        process.kill()
+        process.wait()
+        done = store.stamps("ledger")
+        assert 1 <= len(done) < NUM_STAGES
+        assert store.list("driver.lock"), "the lease of the killed driver is there, and does not keep the next one out"
+        proxy.faults.extend(["drop", "throttle"])
+        assert _launch(study_file, tmp_path / "store", "inline", behind).wait(timeout=300) == 0
+        assert not proxy.faults
+    assert facts(store) == facts(open_store(undisturbed))
+    assert {path: stamp for path, stamp in store.stamps("ledger").items() if path in done} == done
+    assert len(store.ledger()) == NUM_STAGES
+    assert store.list("driver.lock") == []
+    assert [path.rpartition("-")[0] for path in store.list("packs")] == ["packs/cardiac"]
 
 
 def test_lost_node_and_one_that_joins_late_give_the_same_bits(

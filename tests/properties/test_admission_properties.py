@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.engine.admission import Admission
+from raysweep.engine.admission import Admission, Resources
 
 AMOUNTS = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 1.0, 2.0])
 NODES = st.lists(
@@ -49,3 +49,74 @@ def test_what_is_admitted_always_fits_and_everything_comes_back(nodes, actions):
         admission.begin_round()
         assert admission.admit("as large as a node", node)
         admission.release("as large as a node")
+
+
+class PlainAdmission:
+    """What an admission decides, node by node: the slow and plain way to say it."""
+
+    def __init__(self, nodes: dict[str, Resources]):
+        self.free = {name: dict(node) for name, node in nodes.items()}
+        self.total = {name: dict(node) for name, node in nodes.items()}
+        self.held: dict[str, tuple[str, Resources]] = {}
+        self.reserved: set[str] = set()
+
+    def admit(self, stage: str, request: Resources) -> str | None:
+        def room_left(name):
+            order = ["GPU", "CPU", *sorted(request.keys() - {"GPU", "CPU"})]
+            return tuple(self.free[name].get(r, 0.0) - request[r] for r in order if r in request)
+
+        def holds(there):
+            return all(there.get(r, 0.0) >= amount for r, amount in request.items())
+
+        open_nodes = [name for name in self.free if name not in self.reserved]
+        fitting = [name for name in open_nodes if holds(self.free[name])]
+        if fitting:
+            chosen = min(fitting, key=room_left)
+            self.free[chosen] = {r: self.free[chosen].get(r, 0.0) - request.get(r, 0.0) for r in self.free[chosen]}
+            self.held[stage] = (chosen, request)
+            return chosen
+        if candidates := [name for name in open_nodes if holds(self.total[name])]:
+            self.reserved.add(max(candidates, key=room_left))
+        return None
+
+    def release(self, stage: str) -> None:
+        node, request = self.held.pop(stage, ("", {}))
+        if node in self.free:
+            self.free[node] = {r: free + request.get(r, 0.0) for r, free in self.free[node].items()}
+
+    def replace(self, gone: str, new: str) -> None:
+        del self.free[gone], self.total[gone]
+        self.free[new], self.total[new] = {"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 2.0}
+        self.reserved.discard(gone)
+
+
+EXACT = st.sampled_from([0.125, 0.25, 0.5, 1.0, 2.0])
+EXACT_REQUESTS = st.fixed_dictionaries({"CPU": EXACT}, optional={"GPU": EXACT, "licence": EXACT})
+MANY_NODES = st.lists(
+    st.fixed_dictionaries({"CPU": st.sampled_from([2.0, 4.0])}, optional={"GPU": EXACT, "licence": EXACT}),
+    min_size=1,
+    max_size=6,
+)
+ACTIONS = st.sampled_from(["admit", "admit", "admit", "release", "round", "replace"])
+
+
+@given(MANY_NODES, st.lists(st.tuples(ACTIONS, st.integers(0, 7), EXACT_REQUESTS), max_size=40))
+def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(nodes, actions):
+    there = {f"n{number}": node for number, node in enumerate(nodes)}
+    admission, plain = Admission(there), PlainAdmission(there)
+    for number, (action, stage, request) in enumerate(actions):
+        if action == "admit" and f"s{stage}" not in plain.held:
+            assert admission.admit(f"s{stage}", request) == plain.admit(f"s{stage}", request)
+        elif action == "release":
+            admission.release(f"s{stage}")
+            plain.release(f"s{stage}")
+        elif action == "round":
+            admission.begin_round()
+            plain.reserved = set()
+        elif action == "replace":
+            gone = sorted(there)[stage % len(there)]
+            there = {name: node for name, node in there.items() if name != gone}
+            there[f"n{100 + number}"] = {"CPU": 4.0, "GPU": 2.0}
+            admission.update(there)
+            plain.replace(gone, f"n{100 + number}")
+        assert admission.use("GPU")[1] == sum(node.get("GPU", 0.0) for node in there.values())

@@ -159,6 +159,21 @@ def test_a_rerun_says_that_nothing_is_to_do(invoke: Invoke, finished: tuple[Path
     assert "nothing to do: all 2 stages of tiny are done" in out
 
 
+def test_a_profiled_stage_leaves_its_trace_and_prints_its_breakdown(
+    invoke: Invoke, finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    arguments = (str(finished[0]), "--executor", "inline", "--no-report", "--set", "grid.seed=[0]")
+    cell = "heart/small/random/n4/s0"
+    code, out, _ = invoke("run", *arguments, "--store", str(tmp_path / "store"), "--profile", cell)
+    assert code == 0
+    assert "profile of heart/small/random/n4/s0 (cpu, float32, 1 thread)" in out
+    (trace,) = (tmp_path / "store" / "profiles").glob("*/trace.json")
+    assert str(trace) in "".join(out.split())
+    code, _, err = invoke("run", *arguments, "--store", str(tmp_path / "store"), "--profile", cell)
+    assert code == 2
+    assert "the stage is done and will not run again" in " ".join(err.split())
+
+
 def test_report_is_written_where_asked(invoke: Invoke, finished: tuple[Path, Path], tmp_path: Path) -> None:
     file, store = finished
     code, out, _ = invoke("report", str(file), "--store", str(store), "--out", str(tmp_path / "page"))

@@ -97,3 +97,17 @@ def test_crops_happen_as_often_as_asked_and_else_the_whole_slice_is_shown():
     assert 0.19 < float(areas.min()) < float(areas.max()) < 0.31
     always = draw(settings.model_copy(update={"crop_p": 1.0}), shapes, torch.Generator().manual_seed(0))
     assert torch.equal(always.boxes[~whole], parameters.boxes[~whole])
+
+
+@pytest.mark.parametrize("reading", [Reading(intensities="wrapped"), Reading(intensities="eight-bit", resize_px=32)])
+def test_resident_readers_hold_a_view_as_it_is_read_and_apart_from_the_pack(pack, reading):
+    from raysweep.data.reader import SliceReader, resident_or_mapped
+
+    view, cpu = read_as(pack, reading), torch.device("cpu")
+    resident = resident_or_mapped(view, cpu, 1 << 30)
+    assert resident is not resident_or_mapped(pack, cpu, 1 << 30)
+    assert resident is resident_or_mapped(read_as(pack, reading), cpu, 1 << 30)
+    mapped = SliceReader(view)
+    height, width = (int(side) for side in mapped.shapes(ROWS)[0])
+    assert torch.equal(resident.slices(ROWS)[..., :height, :width], mapped.slices(ROWS))
+    assert torch.equal(resident.masks(ROWS)[..., :height, :width], mapped.masks(ROWS))

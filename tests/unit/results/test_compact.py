@@ -258,14 +258,3 @@ def test_a_second_compaction_at_the_same_time_is_refused(tiny_store):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match="being compacted already"):
             compact(tiny_store)
-
-
-def test_a_remote_store_is_compacted_too(tmp_path, monkeypatch):
-    store = two_studies(Store(tmp_path).prepare())
-    before = rows(store)
-    monkeypatch.setattr(store, "_local", False)  # written in place, as to an object store, which has no folders
-    for table in MERGED_TABLES:
-        (tmp_path / "results" / table / "merged").mkdir(parents=True)
-    compact(store)
-    assert rows(store) == before
-    assert len(files(store)) == 4

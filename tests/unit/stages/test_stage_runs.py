@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from contextlib import contextmanager
@@ -12,13 +13,16 @@ import numpy
 import pytest
 import torch
 
+from raysweep.data.reader import ResidentReader, resident_or_mapped
 from raysweep.errors import StageError
 from raysweep.planning import Stage, build_plan
 from raysweep.results.read import store_tables
 from raysweep.results.schemas import TABLES
 from raysweep.sources.snapshots import read_snapshot
 from raysweep.stages.finetune import FinetuneLoop
+from raysweep.stages.phases import PHASES
 from raysweep.stages.pretrain import PretrainLoop
+from raysweep.stages.profile import FIRST_TRACED, LAST_TRACED
 from raysweep.stages.progress import Progress, StageStopped
 from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
@@ -91,6 +95,39 @@ def test_stages_interrupted_after_any_epoch_continue_to_the_same_bits(undisturbe
         torch.rand(7)  # whatever else the process did
         assert run(stage, tiny_store, attempt=2)[0] == epoch
         assert not tiny_store.exists(tiny_store.resume_path(stage.id))
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_resident_packs_change_no_bit(undisturbed, tiny_store, monkeypatch):
+    """On a CPU: there the arithmetic after the reader is the same, which a GPU has kernels of its own for."""
+    expected, plan = undisturbed
+    given = []
+
+    def resident(pack, device, memory_bytes):
+        given.append(resident_or_mapped(pack, device, 10**9))
+        return given[-1]
+
+    monkeypatch.setattr("raysweep.stages.loop.open_reader", resident)
+    for stage in plan.stages.values():
+        run(stage, tiny_store)
+    assert {type(reader) for reader in given} == {ResidentReader}
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_a_profile_changes_no_bit_and_says_where_the_time_went(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    for stage in plan.stages.values():
+        run(replace(stage, profile=True), tiny_store)
+        found = json.loads(tiny_store.read_bytes(tiny_store.profile_path(stage.id, "breakdown.json")))
+        assert found["name"] == stage.name
+        assert all(found["phases_s"][name] > 0 for name in PHASES)
+        steps = {name: seconds for name, seconds in found["phases_s"].items() if name not in ("evaluation", "saving")}
+        assert 0 < sum(steps.values()) <= found["steps_s"] <= found["wall_s"]
+        trace = json.loads(tiny_store.read_bytes(tiny_store.profile_path(stage.id, "trace.json")))
+        names = [event.get("name") for event in trace["traceEvents"] if event.get("cat") == "user_annotation"]
+        assert names.count("raysweep:forward") == LAST_TRACED - FIRST_TRACED + 1
+        taken = {row["stage"]: row["steps"] for row in store_tables(tiny_store)["stages"].to_pylist()}
+        assert found["steps"] == taken[stage.id] - LAST_TRACED - 1
     assert facts(tiny_store) == facts(expected)
 
 

@@ -331,7 +331,8 @@ def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
     assert "simclr" not in message
     named = {"sources.cardiac.1.pretrain.method": "i-jepa", "grid.method": [], "grid.source": ["random", "cardiac"]}
     assert "method 'i-jepa' trains transformer encoders" in error_of(named)
-    fake_study({"grid.method": ["mae"], "backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}})
+    vit = {"backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}, "tasks.heart.architecture": "dpt"}
+    fake_study({"grid.method": ["mae"], **vit})
 
 
 def test_a_method_off_the_grid_is_not_asked():

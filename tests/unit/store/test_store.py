@@ -18,7 +18,7 @@ def test_a_write_that_fails_publishes_nothing_and_leaves_nothing(tiny_store):
     tiny_store.write_bytes("ledger/a.json", b"old")
 
     def write_half() -> None:
-        with tiny_store.local_writer("ledger/a.json") as temporary:
+        with tiny_store.writer("ledger/a.json") as temporary:
             temporary.write_bytes(b"half")
             raise RuntimeError
 
@@ -32,7 +32,7 @@ def test_a_process_killed_while_writing_publishes_nothing(tiny_store):
     code = f"""
 import sys, time
 from raysweep.store import Store
-with Store({tiny_store.absolute_uri!r}).local_writer("ledger/a.json") as temporary:
+with Store({tiny_store.absolute_uri!r}).writer("ledger/a.json") as temporary:
     temporary.write_bytes(b"half")
     print("writing", flush=True)
     time.sleep(60)

@@ -1,66 +1,39 @@
-"""The store: every path below one root, atomic publishing, and the ledger of what is done.
-
-The root is a folder or any URI that pyarrow.fs opens (``s3://bucket/prefix``). No other module builds paths::
-
-    store.json                          format version
-    packs/<name>-<recipe>.h5            packs built from a study's recipe
-    weights/<name>.safetensors          initial weights that stages read; beside it <name>.json, what is known of them
-    models/<stage>.safetensors          tested networks of finetune stages, where the study keeps them
-    ledger/<stage>.json                 how the stage ended: the one authority on what is done
-    failures/<stage>/<number>.json      every attempt that failed, also of stages that were done later
-    resume/<stage>.pt                   training state of a stage that has not ended
-    snapshots/<stage>/<epoch>.safetensors
-    examples/<stage>.npz                a few test slices with their predictions
-    results/<table>/<part>.parquet      one part per stage (per study for cells)
-    results/<table>/merged/*.parquet    parts merged by compaction
-    results/manifest.json               which merged files count, and the parts they stand for
-    driver.lock                         held by the driver that is running
-    reports/<study>/                    the page
-"""
+"""The store's root: its files by name, its lock, and its ledger."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-import socket
 import uuid
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow.fs as pafs
 
 from raysweep.errors import StoreError
 from raysweep.ledger import FailureRecord, LedgerRecord
-
-__all__ = ["FORMAT_VERSION", "FailureRecord", "FileStamp", "LedgerRecord", "Store"]
+from raysweep.store import uri as uris
+from raysweep.store.files import Files, FileStamp
+from raysweep.store.local import LocalFiles
 
 FORMAT_VERSION = 1
-_TEMPORARY = ".tmp-"
 _SNAPSHOT_NAME = re.compile(r"(\d{6,})\.safetensors")
-
-
-class FileStamp(NamedTuple):
-    """What tells one version of a file from another."""
-
-    size_bytes: int
-    mtime_ns: int
+_READERS = 16
 
 
 class Store:
     """One root for packs, snapshots, results and the ledger, shared by all studies.
 
-    Every write is atomic: a reader sees the whole file or none. On a local file system that is a rename; an object
-    store publishes an object when its upload completes.
+    Every write is atomic: a reader sees the whole file or none. On a file system that is a rename; an object store
+    shows an object when its upload is complete.
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self.uri = str(uri)
-        self._fs, self._root = _filesystem(self.uri)
-        self._local = isinstance(self._fs, pafs.LocalFileSystem)
+        self._files = _files(str(uri))
+        self.uri = self._files.uri
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (Store, (self.absolute_uri,))
@@ -71,12 +44,12 @@ class Store:
     @property
     def absolute_uri(self) -> str:
         """The URI as other processes can open it: an absolute path for a local store."""
-        return self._root if self._local else self.uri
+        return self._files.absolute_uri
 
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder."""
-        return self._local
+        return isinstance(self._files, LocalFiles)
 
     def prepare(self) -> Store:
         """Create the root if it is new, check its format, and return the store.
@@ -116,9 +89,9 @@ class Store:
         Raises:
             StoreError: if the store is not local.
         """
-        if not self._local:
+        if not isinstance(self._files, LocalFiles):
             raise StoreError(f"store {self.uri} is remote: {path} has no local file")
-        return Path(self._root) / path
+        return self._files.root / path
 
     @staticmethod
     def snapshot_path(stage: str, epoch: int) -> str:
@@ -141,6 +114,11 @@ class Store:
         return f"examples/{stage}.npz"
 
     @staticmethod
+    def profile_path(stage: str, name: str) -> str:
+        """Path of a file that the profile of a stage consists of."""
+        return f"profiles/{stage}/{name}"
+
+    @staticmethod
     def part_path(table: str, part: str) -> str:
         """Path of one Parquet part of a table."""
         return f"results/{table}/{part}.parquet"
@@ -149,74 +127,51 @@ class Store:
 
     def read_bytes(self, path: str) -> bytes | None:
         """Return a file's bytes, or None if there is no such file."""
-        try:
-            with self._fs.open_input_stream(self._full(path)) as stream:
-                return cast("bytes", stream.read())
-        except FileNotFoundError:
-            return None
+        return self._files.read(path)
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Publish a file atomically, replacing any older version."""
-        if not self._local:
-            with self._fs.open_output_stream(self._full(path)) as stream:
-                stream.write(data)
-            return
-        with self.local_writer(path) as temporary:
-            temporary.write_bytes(data)
+        self._files.write(path, data)
 
-    @contextmanager
-    def local_writer(self, path: str) -> Iterator[Path]:
+    def writer(self, path: str) -> AbstractContextManager[Path]:
         """Yield a temporary local file that is published under ``path`` when the block ends without an error."""
-        target = self.local_path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
-        try:
-            yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return self._files.writer(path)
+
+    def upload(self, path: str, file: Path) -> None:
+        """Publish a copy of a local file atomically."""
+        self._files.upload(path, file)
 
     def delete(self, path: str) -> None:
         """Delete a file if it is there."""
-        if self.exists(path):
-            self._fs.delete_file(self._full(path))
+        self._files.delete(path)
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
-        info = self._fs.get_file_info(self._full(path))
-        return bool(info.type == pafs.FileType.File)
+        return self._files.exists(path)
 
     def list(self, folder: str) -> list[str]:
         """Return the published files of a folder and its subfolders, below the root, sorted."""
-        return list(self.stamps(folder))
+        return [*self.stamps(folder)]
 
     def stamps(self, folder: str) -> dict[str, FileStamp]:
         """Return the published files of a folder and its subfolders with size and time of change, sorted by path."""
-        selector = pafs.FileSelector(self._full(folder), recursive=True, allow_not_found=True)
-        prefix = len(self._root.rstrip("/")) + 1
-        infos = [
-            info
-            for info in self._fs.get_file_info(selector)
-            if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
-        ]
-        stamps = {info.path[prefix:]: FileStamp(info.size, info.mtime_ns) for info in infos}
-        return dict(sorted(stamps.items()))
-
-    def _sweep_temporaries(self) -> None:
-        """Delete what writers left that were killed half-way; only the holder of the driver lock may."""
-        for path in Path(self._root).rglob(f"{_TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+        return self._files.stamps(folder)
 
     def full_path(self, path: str) -> str:
         """Return the path as ``filesystem`` takes it."""
-        return self._full(path)
+        return self._files.full_path(path)
+
+    def path_uri(self, path: str) -> str:
+        """Return the path as other processes can open it: a URI, or an absolute path for a local store."""
+        if self.is_local:
+            return self.full_path(path)
+        bare, mark, options = self.absolute_uri.partition("?")
+        return f"{bare.rstrip('/')}/{path}{mark}{options}"
 
     @property
     def filesystem(self) -> pafs.FileSystem:
-        """The pyarrow file system the store lives on."""
-        return self._fs
+        """A pyarrow file system to read the store's files with."""
+        return self._files.filesystem
 
     def snapshot_epochs(self, stage: str) -> tuple[int, ...]:
         """Return the epochs of a pretrain stage whose snapshots are published, ascending."""
@@ -225,30 +180,24 @@ class Store:
 
     @contextmanager
     def driver_lock(self) -> Iterator[None]:
-        """Hold the store for one driver; a local lock is released by the kernel however the driver ends.
+        """Hold the store for one driver; it is free again however the driver ends.
 
         Raises:
-            StoreError: if another driver on this machine is running on the store.
+            StoreError: if another driver is running on the store.
         """
-        if not self._local:
+        busy = f"store {self.uri} is in use by another `raysweep run` ({{holder}}). Wait, or use another store."
+        with self._files.locked("driver.lock", busy):
+            self._files.clear_leftovers()
             yield
-            return
-        lock = self.local_path("driver.lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                stream.seek(0)
-                holder = stream.read().strip() or "unknown"
-                raise StoreError(
-                    f"store {self.uri} is in use by another `raysweep run` ({holder}). Wait, or use another store."
-                ) from error
-            self._sweep_temporaries()
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
-            yield
+
+    def compaction_lock(self) -> AbstractContextManager[None]:
+        """Hold the store for one compaction.
+
+        Raises:
+            StoreError: if another compaction is running.
+        """
+        busy = f"store {self.uri} is being compacted already; wait for that to end"
+        return self._files.locked("results/compaction.lock", busy)
 
     # ---- ledger ------------------------------------------------------------------------------------------------
 
@@ -258,19 +207,17 @@ class Store:
 
     def ledger(self) -> dict[str, LedgerRecord]:
         """Return how every ended stage ended, by stage id."""
-        records = {}
-        for path in self.list("ledger"):
-            record = self.ledger_record(Path(path).stem) if path.endswith(".json") else None
-            if record is not None:
-                records[record.stage] = record
-        return records
+        paths = [path for path in self.list("ledger") if path.endswith(".json")]
+        found = [self._parsed_record(path, data) for path, data in self._read_all(paths) if data is not None]
+        return {record.stage: record for record in found}
 
     def ledger_record(self, stage: str) -> LedgerRecord | None:
         """Return how one stage ended, or None if it has not."""
         path = f"ledger/{stage}.json"
         data = self.read_bytes(path)
-        if data is None:
-            return None
+        return None if data is None else self._parsed_record(path, data)
+
+    def _parsed_record(self, path: str, data: bytes) -> LedgerRecord:
         try:
             return LedgerRecord.from_json(_parse(data))
         except (ValueError, TypeError) as error:
@@ -290,28 +237,29 @@ class Store:
 
     def failures(self, stages: Container[str] | None = None) -> Sequence[FailureRecord]:
         """Return the failed attempts, of some stages or of all, in order of stage and time."""
+        paths = [path for path in self.list("failures") if stages is None or PurePosixPath(path).parent.name in stages]
         found = []
-        for path in self.list("failures"):
-            if stages is None or Path(path).parent.name in stages:
-                with suppress(ValueError, TypeError):  # a record that cannot be read is no reason to stop
-                    found.append(FailureRecord.from_json(_parse(self.read_bytes(path) or b"")))
+        for _, data in self._read_all(paths):
+            with suppress(ValueError, TypeError):  # a record that cannot be read is no reason to stop
+                found.append(FailureRecord.from_json(_parse(data or b"")))
         return found
 
-    def _full(self, path: str) -> str:
-        return f"{self._root.rstrip('/')}/{path}"
+    def _read_all(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield paths with their files' bytes, in order; from an object store, several at a time."""
+        if self.is_local:
+            yield from ((path, self.read_bytes(path)) for path in paths)
+            return
+        wanted = [*paths]
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from zip(wanted, pool.map(self.read_bytes, wanted), strict=True)
 
 
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    if "://" not in uri:
-        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        filesystem, root = pafs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:
-        raise StoreError(
-            f"store {uri!r} cannot be opened: {error}. Allowed: a folder, or a URI with one of the schemes "
-            "file, s3, gs, abfs, hdfs."
-        ) from error
-    return filesystem, root
+def _files(uri: str) -> Files:
+    if not uris.is_remote(uri):
+        return LocalFiles(uri, uris.local_root(uri))
+    from raysweep.store.objects import ObjectFiles  # a local store does without its library
+
+    return ObjectFiles(uri)
 
 
 def _parse(data: bytes) -> dict[str, Any]:
