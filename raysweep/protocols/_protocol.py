@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from raysweep import registry
 
 EACH_TASK = "tasks.*."
@@ -18,8 +20,6 @@ class SameAs:
     """A value that another key of the same task has, such as ``training.image_size``."""
 
     key: str
-    default: Any = None
-    """Where the task leaves that key out; None leaves the switch out too."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,35 @@ def value_at(node: Any, key: str, default: Any = None) -> Any:
     return node
 
 
+def task_in_full(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task of a study document with every default of its kind.
+
+    Raises:
+        ValidationError: if its settings are wrong.
+    """
+    own = {key: value for key, value in values.items() if key != "kind"}
+    return in_full(registry.load("tasks", values["kind"]).TASK.Settings.model_validate(own))
+
+
+def in_full(settings: Any) -> dict[str, Any]:
+    """Return settings as JSON-like values, with those that a dump leaves out at their defaults."""
+    full: dict[str, Any] = settings.model_dump(mode="json")
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if hasattr(type(value), "model_fields"):
+            full[name] = in_full(value)
+        elif name not in full:
+            full[name] = value
+    return full
+
+
 def _resolved(value: Any, task: Mapping[str, Any]) -> Any:
-    return value_at(task, value.key, value.default) if isinstance(value, SameAs) else value
+    if not isinstance(value, SameAs):
+        return value
+    try:
+        return value_at(task_in_full(task), value.key)
+    except ValidationError:
+        return None  # the study is refused for what is wrong in the task
 
 
 def _node(document: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any] | None:

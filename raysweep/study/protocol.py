@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep import registry
 from raysweep.protocols import SameAs, Switch, paper_of
-from raysweep.protocols._protocol import places_of, value_at
+from raysweep.protocols._protocol import in_full, places_of, task_in_full, value_at
 from raysweep.study.schema import Pretraining, Study
 
 
@@ -60,9 +59,8 @@ def _settings(document: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, 
 def _full_settings(values: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     """Return the settings at a place, defaults included, as they are validated: one task's, or the whole study's."""
     if place:
-        own = {key: value for key, value in values.items() if key != "kind"}
-        return _in_full(registry.load("tasks", values["kind"]).TASK.Settings.model_validate(own))
-    shared = _in_full(Pretraining.model_validate(values.get("pretraining", {})))
+        return task_in_full(values)
+    shared = in_full(Pretraining.model_validate(values.get("pretraining", {})))
     return {"seeding": "fixed", **values, "pretraining": shared}
 
 
@@ -108,18 +106,6 @@ def _traits(study: Study) -> list[str]:
     if study.seeding == "none":
         traits.append("no seeds")
     return traits
-
-
-def _in_full(settings: Any) -> dict[str, Any]:
-    """Return settings with those that a dump leaves out at their defaults."""
-    full: dict[str, Any] = settings.model_dump(mode="json")
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if hasattr(type(value), "model_fields"):
-            full[name] = _in_full(value)
-        elif name not in full:
-            full[name] = value
-    return full
 
 
 def _at(document: Mapping[str, Any], place: tuple[str, ...]) -> Any:
