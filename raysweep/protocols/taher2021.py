@@ -18,16 +18,9 @@ PAPER = Paper(
             {"seeding": "none"},
         ),
         Switch(
-            "resized-squares",
-            "images and masks squeezed into squares by nearest neighbour, and scored there",
-            "training crops, and scores at native resolution",
-            {"tasks.*.training.reading.resize_px": SameAs("training.image_size")},
-            task="segmentation",
-        ),
-        Switch(
             "augmented-validation",
             "validation images augmented like training images",
-            "validation on whole slices, as in the test",
+            "validation as in the test",
             {"tasks.*.validation_crops": SameAs("training.augmentation")},
             task="segmentation",
         ),
