@@ -16,14 +16,6 @@ class Settings(BaseModel):
     )
 
 
-def later(default: Any, **rules: Any) -> Any:
-    """Declare a setting that came after its model: at its default it is no part of a dump, and so of no identity.
-
-    Stages that were run before the setting was there keep their ids, for they did what the default says.
-    """
-    return Field(default, exclude_if=lambda value: value == default, **rules)
-
-
 class OwnDefaults(Settings):
     """Settings that override the defaults of groups they hold.
 
@@ -46,6 +38,14 @@ def _overlay(default: Any, given: Any) -> Any:
         return given
     changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
     return default.model_dump() | changed
+
+
+def later(default: Any, **rules: Any) -> Any:
+    """Declare a setting that came after its model: at its default it is no part of a dump, and so of no identity.
+
+    Stages that were run before the setting was there keep their ids, for they did what the default says.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **rules)
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:

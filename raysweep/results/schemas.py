@@ -127,7 +127,7 @@ STAGES = Table(
             since=2,
         ),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
-        Column("notes", pa.list_(_string), "what a reader of its scores must know; null if nothing", since=3),
+        Column("notes", pa.list_(_string), "what a reader of its scores must know; null if nothing", since=4),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
         Column(
             "shape",
@@ -181,35 +181,35 @@ CASES = Table(
         Column("tn", _int, "true negative pixels"),
         Column("dice", _float, "2 tp / (2 tp + fp + fn); null where the class is in neither mask"),
         Column("iou", _float, "tp / (tp + fp + fn); null where the class is in neither mask"),
-        Column("unit", _dictionary, "what the row is about: slice, volume or subject; null means slice", since=3),
-        Column("scored", _bool, "whether the class or label counts in the stage's score", since=3),
+        Column("unit", _dictionary, "what the row is about: slice, volume or subject; null means slice", since=4),
+        Column("scored", _bool, "whether the class or label counts in the stage's score", since=4),
         Column(
             "score",
             _float,
             "what the row adds to the stage's score: the stage's metric, an absent class as the task's settings say; "
             "null where the row adds nothing, or the metric is no mean over cases",
-            since=3,
+            since=4,
         ),
         Column(
             "size_error",
             _float,
             "(fp - fn) / (tp + fn), relative error of area or volume; null where the class is not in the truth",
-            since=3,
+            since=4,
         ),
         Column(
             "hd95_mm",
             _float,
             "95 % quantile of the distance between outlines in mm; null where not asked for or neither mask has one",
-            since=3,
+            since=4,
         ),
         Column(
             "nsd",
             pa.list_(_float),
             "normalised surface Dice at each of the task's tolerances; null as hd95_mm",
-            since=3,
+            since=4,
         ),
-        Column("probability", _float, "probability of the label, 0 to 1", since=3),
-        Column("target", _float, "whether the label is there: 1 or 0; null where that is not known", since=3),
+        Column("probability", _float, "probability of the label, 0 to 1", since=4),
+        Column("target", _float, "whether the label is there: 1 or 0; null where that is not known", since=4),
     ),
 )
 

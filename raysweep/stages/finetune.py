@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysweep import registry
+from raysweep.data.augment import apply, draw
 from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
@@ -116,11 +117,16 @@ class FinetuneLoop(TrainingLoop):
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
-        rows = self.rows[batch.numpy()]
+        rows, size, device = self.rows[batch.numpy()], self.training.image_size, self.runtime.device
+        labels = self.task.labels_of(rows)
         with self.phases("data"):
-            stored = self.task.read(rows, self.reader)
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows) if labels is None else []
         with self.phases("augmentation"):
-            images, target = self.task.augmented(stored, self.generator, self.runtime.device)
+            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
+            if labels is None:
+                images, target = apply(slices, parameters, size, masks=masks, device=device)
+            else:
+                images, target = apply(slices, parameters, size, device=device), labels.to(device)
             return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which backbones of a grid go with which sources and tasks: weights fit an architecture, packs a number of channels."""
+"""Which backbones of a grid go with which sources and tasks: weights are of an architecture, packs have channels."""
 
 from __future__ import annotations
 

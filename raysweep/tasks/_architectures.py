@@ -48,7 +48,7 @@ class Design:
 
 
 _WIDTHS: Mapping[str, Callable[[int], Mapping[str, Any]]] = {
-    "fpn": lambda width: {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width // 2},
+    "fpn": lambda width: {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width},
     "deeplabv3plus": lambda width: {"decoder_channels": width},
     "upernet": lambda width: {"decoder_channels": width},
     "dpt": lambda width: {
@@ -68,9 +68,14 @@ def build_network(design: Design, encoder: Encoder) -> nn.Module:
     Raises:
         StudyError: if the architecture cannot be built on the encoder.
     """
+    if design.architecture == "dpt" and encoder.kind != TRANSFORMER:
+        raise _refusal(design, encoder.backbone, "it takes plain transformers")
     network = _build(design, encoder.backbone)
     inner = network.get_submodule("encoder.model")
-    inner.load_state_dict(_weights_for(inner, encoder), strict=True)
+    try:
+        inner.load_state_dict(_weights_for(inner, encoder), strict=True)
+    except RuntimeError as error:
+        raise _refusal(design, encoder.backbone, "it has other layers inside than the encoder") from error
     return network
 
 

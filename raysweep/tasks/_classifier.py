@@ -34,7 +34,7 @@ def test_views(slices: Tensor, crops: Crops, resize_px: int, crop_px: int) -> li
     """Return square views (B, C, crop_px, crop_px) of whole slices (B, C, H, W), whose predictions are averaged.
 
     whole: the slice resized to the square, whatever its proportions. centre: the centre of the slice resized so that
-    its shorter side has ``resize_px`` pixels. ten: its four corners and its centre, and the mirror image of each.
+    its shorter side has ``resize_px`` pixels. ten: its four corners and its centre, and those of its mirror image.
     """
     if crops == "whole":
         return [_resized(slices, crop_px, crop_px)]
@@ -46,8 +46,8 @@ def test_views(slices: Tensor, crops: Crops, resize_px: int, crop_px: int) -> li
     centre = round(bottom / 2), round(right / 2)
     corners = [*itertools.product((0, bottom), (0, right)), centre]
     places = corners if crops == "ten" else [centre]
-    views = [large[..., top : top + crop_px, left : left + crop_px] for top, left in places]
-    return [*views, *(view.flip(-1) for view in views)] if crops == "ten" else views
+    sides = [large, large.flip(-1)] if crops == "ten" else [large]
+    return [side[..., top : top + crop_px, left : left + crop_px] for side in sides for top, left in places]
 
 
 def _resized(slices: Tensor, height: int, width: int) -> Tensor:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from raysweep.data.pack import Pack
-    from raysweep.data.reader import SliceReader
     from raysweep.results.examples import Example
     from raysweep.sources.encoder import Encoder
 
@@ -64,18 +63,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """B slices before augmentation, scaled to [0, 1] by their volume."""
-
-    slices: torch.Tensor | list[torch.Tensor]
-    """(B, C, H, W) float32, or one (C, H, W) each where shapes differ."""
-    shapes: torch.Tensor
-    """(B, 2) int64, height and width of each slice."""
-    target: Any
-    """Masks, one tensor or several, or labels."""
-
-
-@dataclass(frozen=True)
 class Validation:
     """What one validation found."""
 
@@ -118,32 +105,12 @@ class Task(ABC):
     def encoder_module(self) -> torch.nn.Module:
         """Return the encoder inside the network; frozen tuning leaves its weights and statistics as they are."""
 
-    @abstractmethod
-    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
-        """Read slices and what the network is to make of them, as the pack has them."""
+    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
+        """Return what is learnt of (B,) slices as wholes, the target of ``loss``; None where masks are learnt.
 
-    @abstractmethod
-    def augmented(
-        self, stored: Stored, generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw an augmented batch of what was read.
-
-        Args:
-            stored: B slices.
-            generator: where every random number comes from, on the CPU.
-            device: where the batch is to lie.
-
-        Returns:
-            (B, C, S, S) float32, scaled and not yet normalised, and the target as ``loss`` takes it.
+        Masks follow the slices through augmentation: the target is then (B, S, S) int64, as the pack encodes them.
         """
-
-    def training_batch(
-        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read rows (B,) of the pack from its file, and augment them."""
-        from raysweep.data.reader import SliceReader
-
-        return self.augmented(self.read(rows, SliceReader(self.pack)), generator, device)
+        return None
 
     @abstractmethod
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,10 @@ from raysweep.lazy import F, torch
 from raysweep.metrics.labels import is_right, label_scores
 from raysweep.settings import Augmentation, LabelRange, Settings, Training, Uncertain, Unknown, later
 from raysweep.tasks._label_cases import UnitScope, case_rows, units_of
-from raysweep.tasks._task import Evaluation, Predict, Stored, Task, TaskSettings
+from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
-    from raysweep.data.reader import SliceReader
     from raysweep.sources.encoder import Encoder
 
 _EVALUATION_BATCH = 32
@@ -130,19 +129,9 @@ class Classification(Task):
         for split in ("train", "val", "test"):
             _check_split(pack, settings, split)
 
-    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
-        """Read slices and their labels, from 0 to 1, NaN where one is left out."""
-        return Stored(reader.slices(rows), reader.shapes(rows), self.targets[torch.from_numpy(rows)])
-
-    def augmented(
-        self, stored: Stored, generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw augmented crops (B, C, S, S), and labels (B, L)."""
-        from raysweep.data.augment import apply, draw
-
-        training = self.settings.training
-        parameters = draw(training.augmentation, stored.shapes, generator)
-        return apply(stored.slices, parameters, training.image_size, device=device), stored.target.to(device)
+    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return labels (B, L) from 0 to 1, NaN where one is left out."""
+        return self.targets[torch.from_numpy(rows)]
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of (B, L) logits against (B, L) labels: mean over slices, or over known labels."""
@@ -202,12 +191,10 @@ class Classification(Task):
 
     def _slices(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
         """Yield rows and their scaled slices (B, C, H, W), in batches of one shape."""
-        from raysweep.data.slices import same_shape_batches, scaled_slices
+        from raysweep.data.slices import same_shape_batches, scaled_batch
 
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = scaled_slices(self.pack, batch)
-            assert isinstance(slices, torch.Tensor)  # slices of one bucket are one tensor
-            yield batch, slices
+            yield batch, scaled_batch(self.pack, batch)
 
     def _probability(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.cpu().double()

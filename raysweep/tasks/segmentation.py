@@ -15,11 +15,10 @@ from raysweep.settings import Augmentation, Backbone, later
 from raysweep.tasks._architectures import Architecture, Design, build_network, check_architecture
 from raysweep.tasks._losses import LOSSES, LossName, LossSettings, pixels_of, truth_maps
 from raysweep.tasks._scoring import OVERLAPS, MetricName, Scoring, SegmentationEvaluation
-from raysweep.tasks._task import Evaluation, Predict, Stored, Task, TaskSettings, Validation
+from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings, Validation
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
-    from raysweep.data.reader import SliceReader
     from raysweep.results.examples import Example
     from raysweep.sources.encoder import Encoder
 
@@ -45,8 +44,8 @@ class SegmentationSettings(TaskSettings):
     """Score: mean over the classes of a case, then over cases; nsd is at the first of evaluation.nsd_mm."""
     decoder_channels: tuple[int, ...] = Field((256, 128, 64, 32, 16), min_length=2, max_length=5)
     """Channels of the decoder blocks of unet and unetplusplus, coarsest first; their number is the depth."""
-    decoder_features: int | None = Field(None, ge=8, multiple_of=4)
-    """Width of the decoders of fpn, deeplabv3plus, upernet and dpt; null for that of their papers, 256."""
+    decoder_features: int | None = Field(None, ge=32, multiple_of=32)
+    """Width of the decoders of fpn, deeplabv3plus, upernet and dpt; null for the library's, mostly 256."""
     evaluation: SegmentationEvaluation = SegmentationEvaluation()
     """How slices are predicted and scored."""
 
@@ -131,24 +130,6 @@ class Segmentation(Task):
                     "in mm (evaluation.nsd_mm) need it"
                 )
 
-    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
-        """Read slices and their masks."""
-        return Stored(reader.slices(rows), reader.shapes(rows), reader.masks(rows))
-
-    def augmented(
-        self, stored: Stored, generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw augmented crops (B, C, S, S), and their masks (B, S, S) int64 as the pack encodes them."""
-        return self._crops(stored, self.settings.training.augmentation, generator, device)
-
-    def _crops(
-        self, stored: Stored, augmentation: Augmentation, generator: torch.Generator, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        from raysweep.data.augment import apply, draw
-
-        parameters = draw(augmentation, stored.shapes, generator)
-        return apply(stored.slices, parameters, self.settings.training.image_size, masks=stored.target, device=device)
-
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of (B, K, H, W) logits against (B, H, W) masks; ignored pixels have no part in it."""
         numbers = LossSettings(self.settings.focal_gamma, self.settings.tversky_weights)
@@ -176,12 +157,15 @@ class Segmentation(Task):
         augmentation = self.settings.validation_crops
         if augmentation is None:
             return super().validate(rows, predict, generator, with_loss=with_loss)
+        from raysweep.data.augment import apply, draw
         from raysweep.data.reader import SliceReader
 
         reader, device = SliceReader(self.pack), next(self.network.parameters()).device
+        size = self.settings.training.image_size
         counts, total = torch.zeros(len(self.classes), 4), 0.0
         for batch in np.array_split(rows, range(0, len(rows), self.settings.training.batch_size)[1:]):
-            images, masks = self._crops(self.read(batch, reader), augmentation, generator, device)
+            parameters = draw(augmentation, reader.shapes(batch), generator)
+            images, masks = apply(reader.slices(batch), parameters, size, masks=reader.masks(batch), device=device)
             logits = predict(images)
             total += float(self.loss(logits, masks)) * len(batch)
             counts += self._compared(logits.cpu(), masks.cpu())[2].sum(0)

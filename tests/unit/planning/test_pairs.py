@@ -21,7 +21,9 @@ def cells(changes, facts=FAKE_FACTS):
 def test_weights_go_with_the_backbone_of_their_architecture_and_random_ones_with_all():
     found = cells({
         "backbones": {"r50": {"encoder": "resnet50"}, "cnx": {"encoder": "convnext_tiny"}},
-        "sources": {"random": "random", "swav": {"weights": "swav"}, "dino": {"weights": "convnext_tiny.dinov3_lvd1689m"}},
+        "sources": {
+            "random": "random", "swav": {"weights": "swav"}, "dino": {"weights": "convnext_tiny.dinov3_lvd1689m"}
+        },
         "grid.source": ["random", "swav", "dino"],
     })  # fmt: skip
     assert found == {
@@ -30,7 +32,7 @@ def test_weights_go_with_the_backbone_of_their_architecture_and_random_ones_with
 
 
 def test_weights_of_no_backbone_on_the_grid_are_refused():
-    with pytest.raises(StudyError, match="'swav' are of resnet50, but backbones.small.encoder is test_resnet"):
+    with pytest.raises(StudyError, match=r"'swav' are of resnet50, but backbones\.small\.encoder is test_resnet"):
         fake_study({**NONE, "sources": {"swav": {"weights": "swav"}}, "grid.source": ["swav"]})
 
 

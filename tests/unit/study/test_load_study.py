@@ -331,8 +331,17 @@ def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
     assert "simclr" not in message
     named = {"sources.cardiac.1.pretrain.method": "i-jepa", "grid.method": [], "grid.source": ["random", "cardiac"]}
     assert "method 'i-jepa' trains transformer encoders" in error_of(named)
-    vit = {"backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}, "tasks.heart.architecture": "dpt"}
-    fake_study({"grid.method": ["mae"], **vit})
+    vit = {"encoder": "test_vit", "options": {"patch_size": 8}}
+    fake_study({"grid.method": ["mae"], "backbones.small": vit, "tasks.heart.architecture": "dpt"})
+
+
+def test_an_architecture_that_an_encoder_cannot_carry_is_told_before_anything_runs():
+    message = error_of({"backbones.small.encoder": "test_vit"})
+    assert "tasks.heart: architecture 'unet' cannot be built on encoder 'test_vit'" in message
+    assert "; dpt can (backbones.small)" in message
+    message = error_of({"backbones.small.encoder": "densenet121", "tasks.heart.architecture": "deeplabv3plus"})
+    assert "'deeplabv3plus' cannot be built on encoder 'densenet121'" in message
+    assert "; unet, unetplusplus, fpn, upernet can" in message
 
 
 def test_a_method_off_the_grid_is_not_asked():
