@@ -16,6 +16,7 @@ from raysweep.planning.annotations import repetitions, resolve_count
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
+from raysweep.settings import Reading
 from raysweep.study import PretrainStep, Study, WeightsStep
 
 IDENTITY_FORMAT = 2
@@ -195,6 +196,8 @@ class _Builder:
             "precision": shared.precision,
             "seed": seed,
         }
+        if shared.reading != Reading():
+            config["reading"] = shared.reading.model_dump(mode="json")
         cost = self._pretrain_cost(method, pack, backbone)
         stage = self._add("pretrain", config, length, pack, inputs_of(self.study.sources[source][0].weights), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
@@ -251,6 +254,7 @@ class _Builder:
             "kind": kind,
             "backbone": self.study.backbones[backbone].model_dump(mode="json"),
             "start": start,
+            **({} if self.study.seeding == "fixed" else {"seeding": self.study.seeding}),
         }
 
     def _method_config(self, name: str) -> dict[str, Any]:

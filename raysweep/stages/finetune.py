@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from raysweep import registry
-from raysweep.data.augment import apply, draw
 from raysweep.data.slices import normalised
 from raysweep.data.subsets import annotation_subset, row_names
 from raysweep.planning import Stage
@@ -22,9 +21,9 @@ from raysweep.sources.snapshots import build_start
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
-from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
+from raysweep.stages.validation import Averaged, Patience, monitors_loss
 from raysweep.store import Store
-from raysweep.tasks import Task
+from raysweep.tasks import Task, Validation
 from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
@@ -52,7 +51,7 @@ class FinetuneLoop(TrainingLoop):
         )
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tuning = build_tuning(
@@ -117,16 +116,11 @@ class FinetuneLoop(TrainingLoop):
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
-        rows, size, device = self.rows[batch.numpy()], self.training.image_size, self.runtime.device
-        labels = self.task.labels_of(rows)
+        rows = self.rows[batch.numpy()]
         with self.phases("data"):
-            slices, masks = self.reader.slices(rows), self.reader.masks(rows) if labels is None else []
+            stored = self.task.read(rows, self.reader)
         with self.phases("augmentation"):
-            parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
-            if labels is None:
-                images, target = apply(slices, parameters, size, masks=masks, device=device)
-            else:
-                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+            images, target = self.task.augmented(stored, self.generator, self.runtime.device)
             return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
@@ -145,31 +139,35 @@ class FinetuneLoop(TrainingLoop):
             self.phases("evaluation"),
             nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
         ):
-            measured = self._validate()
-            value = self._badness(measured)
-            if value < self.best_value or not self.best_weights:
-                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
-                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+            found = self._validate()
+            self._keep_if_best(found.score, self._badness(found))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
         if optimisation.schedule == "plateau":
-            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+            self.plateau.update(optimisation, found.falling(optimisation.monitor))
         if stopping is not None:
-            self.patience.update(stopping, measured)
+            self.patience.update(stopping, found)
         return ()
 
-    def _validate(self) -> Measured:
+    def _validate(self) -> Validation:
         rows = self.pack.select(split="val", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "val")
-        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if loss is not None:
-            self.history.add("val", {"loss": loss})
-        return Measured(evaluation.score, loss)
+        found = self.task.validate(rows, self._predict, self.generator, with_loss=monitors_loss(self.training))
+        loss = {} if found.loss is None else {"loss": found.loss}
+        self.history.add("val", {self.settings.metric: found.score, **found.metrics, **loss})
+        return found
 
-    def _badness(self, measured: Measured) -> float:
+    def _keep_if_best(self, score: float, badness: float) -> None:
+        """Keep the present weights if the epoch is the best of those that may be, or no such epoch has come yet."""
+        epoch = self.history.epoch
+        counts = epoch % self.training.best_every == 0 and math.isfinite(badness)
+        if math.isinf(self.best_value) or (counts and badness < self.best_value):
+            self.best_epoch, self.best_score = epoch, score
+            self.best_value = badness if counts else math.inf
+            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    def _badness(self, found: Validation) -> float:
         """Return what decides which epoch is best; the lower the better."""
         by = self.training.best_by
-        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+        return -float(self.history.epoch) if by == "last" else found.falling(by)
 
     def ends_early(self) -> bool:
         """Whether validation has not improved for longer than the study bears."""

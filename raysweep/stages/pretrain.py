@@ -46,7 +46,7 @@ class PretrainLoop(TrainingLoop):
         self.steps_per_epoch = len(self.rows) // self.batch_size
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
         self.optimisation = self.method_settings.optimisation

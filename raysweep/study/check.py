@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from raysweep import registry, zoo
+from raysweep import protocols, registry, zoo
 from raysweep.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Problem = tuple[str, str]
 def problems_of(study: Study) -> list[Problem]:
     """Return everything in a study that does not fit together."""
     return [
+        *_paper_problems(study),
         *_source_problems(study),
         *_architecture_problems(study),
         *_task_problems(study.tasks, study.packs),
@@ -86,6 +87,13 @@ def _stop_problems(study: Study) -> Iterator[Problem]:
     if len(study.grid.seed) <= study.stop.min_seeds:
         least = study.stop.min_seeds
         yield "stop.seeds", f"decided needs more than min_seeds: {least} seeds; grid.seed has {len(study.grid.seed)}"
+
+
+def _paper_problems(study: Study) -> Iterator[Problem]:
+    if study.paper is not None:
+        yield from _unknown("paper", study.paper, protocols.names())
+    elif study.protocol == "paper-exact":
+        yield "paper", f"is required where the protocol is paper-exact: one of {', '.join(protocols.names())}"
 
 
 def _source_problems(study: Study) -> Iterator[Problem]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from raysweep.settings import Backbone, Drawing, OwnDefaults, Training, later
+from raysweep.settings import Backbone, Drawing, Monitored, OwnDefaults, Training, later
 
 if TYPE_CHECKING:
     import torch
 
     from raysweep.data.pack import Pack
+    from raysweep.data.reader import SliceReader
     from raysweep.results.examples import Example
     from raysweep.sources.encoder import Encoder
 
@@ -62,6 +63,37 @@ class Evaluation:
     """What a reader of the score must know, such as labels that could not be scored."""
 
 
+@dataclass(frozen=True)
+class Stored:
+    """B slices before augmentation, scaled to [0, 1] by their volume."""
+
+    slices: torch.Tensor | list[torch.Tensor]
+    """(B, C, H, W) float32, or one (C, H, W) each where shapes differ."""
+    shapes: torch.Tensor
+    """(B, 2) int64, height and width of each slice."""
+    target: Any
+    """Masks, one tensor or several, or labels."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found."""
+
+    score: float
+    """Score of the task; the higher the better."""
+    loss: float | None
+    """Loss of the task; None where nothing asked for it."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def falling(self, monitor: Monitored) -> float:
+        """Return what is monitored so that less is better: the loss, or the score with its sign turned."""
+        if monitor == "score":
+            return -self.score
+        if self.loss is None:
+            raise ValueError("the validation loss is monitored, but was not computed")
+        return self.loss
+
+
 class Task(ABC):
     """A downstream task around one encoder.
 
@@ -86,12 +118,32 @@ class Task(ABC):
     def encoder_module(self) -> torch.nn.Module:
         """Return the encoder inside the network; frozen tuning leaves its weights and statistics as they are."""
 
-    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
-        """Return what is learnt of (B,) slices as wholes, the target of ``loss``; None where masks are learnt.
+    @abstractmethod
+    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
+        """Read slices and what the network is to make of them, as the pack has them."""
 
-        Masks follow the slices through augmentation: the target is then (B, S, S) int64, as the pack encodes them.
+    @abstractmethod
+    def augmented(
+        self, stored: Stored, generator: torch.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw an augmented batch of what was read.
+
+        Args:
+            stored: B slices.
+            generator: where every random number comes from, on the CPU.
+            device: where the batch is to lie.
+
+        Returns:
+            (B, C, S, S) float32, scaled and not yet normalised, and the target as ``loss`` takes it.
         """
-        return None
+
+    def training_batch(
+        self, rows: NDArray[np.int64], generator: torch.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read rows (B,) of the pack from its file, and augment them."""
+        from raysweep.data.reader import SliceReader
+
+        return self.augmented(self.read(rows, SliceReader(self.pack)), generator, device)
 
     @abstractmethod
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -129,3 +181,22 @@ class Task(ABC):
             split: the split that the rows are of, for the cases.
             num_examples: slices whose prediction is to be kept for people to look at, at most.
         """
+
+    @abstractmethod
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of annotated slices of the pack, each whole, as `evaluate` sees it."""
+
+    def validate(
+        self, rows: NDArray[np.int64], predict: Predict, generator: torch.Generator, *, with_loss: bool
+    ) -> Validation:
+        """Return what decides how training goes on, from slices of the validation split.
+
+        Args:
+            rows: (N,) rows of the pack.
+            predict: the network.
+            generator: where random numbers come from, on the CPU, for tasks that validate on random crops.
+            with_loss: whether the loss is asked for.
+        """
+        evaluation = self.evaluate(rows, predict, "val")
+        loss = self.whole_loss(rows, predict) if with_loss else None
+        return Validation(evaluation.score, loss, evaluation.metrics)

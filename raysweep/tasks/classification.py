@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,12 +13,13 @@ from raysweep.data.label_policies import resolve_labels
 from raysweep.errors import PackError, did_you_mean
 from raysweep.lazy import F, torch
 from raysweep.metrics.labels import is_right, label_scores
-from raysweep.settings import Augmentation, Settings, Training, Uncertain, Unknown
+from raysweep.settings import Augmentation, LabelRange, Settings, Training, Uncertain, Unknown, later
 from raysweep.tasks._label_cases import UnitScope, case_rows, units_of
-from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
+from raysweep.tasks._task import Evaluation, Predict, Stored, Task, TaskSettings
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
+    from raysweep.data.reader import SliceReader
     from raysweep.sources.encoder import Encoder
 
 _EVALUATION_BATCH = 32
@@ -52,6 +53,8 @@ class ClassificationSettings(TaskSettings):
     """What training makes of labels that the annotator was unsure of; they are never scored."""
     unknown: Unknown = "ignore"
     """What becomes of labels that nothing is known of: left out of training and scores, or taken as absent in both."""
+    smoothing: LabelRange | None = later(None)
+    """Range of the random numbers that lsr-ones and lsr-zeros draw; null for 0.55 to 0.85 and 0 to 0.3."""
     score_labels: tuple[str, ...] = ()
     """Labels that count in the score; empty for all. The network learns all."""
     training: Training = Training(
@@ -93,7 +96,12 @@ class Classification(Task):
 
         self.exclusive = _is_exclusive(self.settings, self.pack)
         self.targets = torch.from_numpy(
-            resolve_labels(self.pack.index.labels, self.settings.uncertain, self.settings.unknown)
+            resolve_labels(
+                self.pack.index.labels,
+                self.settings.uncertain,
+                self.settings.unknown,
+                smoothing=self.settings.smoothing,
+            )
         )
         return Classifier(encoder, len(self.pack.label_names))
 
@@ -122,9 +130,19 @@ class Classification(Task):
         for split in ("train", "val", "test"):
             _check_split(pack, settings, split)
 
-    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return labels (B, L) from 0 to 1, NaN where one is left out."""
-        return self.targets[torch.from_numpy(rows)]
+    def read(self, rows: NDArray[np.int64], reader: SliceReader) -> Stored:
+        """Read slices and their labels, from 0 to 1, NaN where one is left out."""
+        return Stored(reader.slices(rows), reader.shapes(rows), self.targets[torch.from_numpy(rows)])
+
+    def augmented(
+        self, stored: Stored, generator: torch.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw augmented crops (B, C, S, S), and labels (B, L)."""
+        from raysweep.data.augment import apply, draw
+
+        training = self.settings.training
+        parameters = draw(training.augmentation, stored.shapes, generator)
+        return apply(stored.slices, parameters, training.image_size, device=device), stored.target.to(device)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of (B, L) logits against (B, L) labels: mean over slices, or over known labels."""
@@ -136,6 +154,18 @@ class Classification(Task):
             return -(truth * logits.log_softmax(1) * whole).sum() / whole.sum().clamp_min(1)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return (losses * known).sum() / known.sum().clamp_min(1)
+
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of slices, each the mean over its views."""
+        from raysweep.tasks._classifier import test_views
+
+        total, settings = 0.0, self.settings
+        for batch, slices in self._slices(rows):
+            views = test_views(slices, settings.evaluation.crops, settings.resize_px, settings.training.image_size)
+            target = self.targets[torch.from_numpy(batch)]
+            losses = [float(self.loss(logits, target.to(logits.device))) for logits in map(predict, views)]
+            total += sum(losses) / len(losses) * len(batch)
+        return total / len(rows)
 
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
         """Score slices, or the volumes or subjects they belong to; no examples are kept."""
@@ -159,18 +189,25 @@ class Classification(Task):
 
     def _probabilities(self, rows: NDArray[np.int64], predict: Predict) -> NDArray[np.float64]:
         """Return the probabilities (N, L) of slices, each the mean over its views."""
-        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._classifier import test_views
 
         settings = self.settings
         position = {int(row): place for place, row in enumerate(rows)}
         found = np.empty((len(rows), len(self.pack.label_names)))
-        for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = scaled_batch(self.pack, batch)
+        for batch, slices in self._slices(rows):
             views = test_views(slices, settings.evaluation.crops, settings.resize_px, settings.training.image_size)
             mean = torch.stack([self._probability(predict(view)) for view in views]).mean(0)
             found[[position[int(row)] for row in batch]] = mean.numpy()
         return found
+
+    def _slices(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """Yield rows and their scaled slices (B, C, H, W), in batches of one shape."""
+        from raysweep.data.slices import same_shape_batches, scaled_slices
+
+        for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
+            slices = scaled_slices(self.pack, batch)
+            assert isinstance(slices, torch.Tensor)  # slices of one bucket are one tensor
+            yield batch, slices
 
     def _probability(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.cpu().double()

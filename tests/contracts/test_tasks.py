@@ -6,10 +6,7 @@ import pytest
 import torch
 
 from raysweep import registry
-from raysweep.data.augment import apply, keep_whole
 from raysweep.data.pack import Pack, open_pack
-from raysweep.data.reader import SliceReader
-from raysweep.data.slices import shapes_of
 from raysweep.errors import PackError
 from raysweep.results.schemas import TABLES
 from raysweep.settings import Backbone
@@ -49,14 +46,9 @@ def task(kind, settings, pack) -> Task:
     return kind(settings, build_encoder(Backbone(encoder="test_resnet")), pack)
 
 
-def drawn(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch as the training loop makes it."""
+def drawn(task: Task, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     rows = task.pack.select(split="train", annotated=True)[:4]
-    reader, whole = SliceReader(task.pack), keep_whole(shapes_of(task.pack, rows))
-    labels = task.labels_of(rows)
-    if labels is not None:
-        return apply(reader.slices(rows), whole, 32), labels
-    return apply(reader.slices(rows), whole, 32, masks=reader.masks(rows))
+    return task.training_batch(rows, torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 def test_settings_are_documented_and_survive_json(kind):
@@ -71,6 +63,17 @@ def test_settings_are_documented_and_survive_json(kind):
 def test_settings_keep_the_tasks_own_defaults_beside_a_changed_one(kind):
     changed = kind.Settings(pack="p", training={"epochs": 3}).training
     assert changed == kind.Settings(pack="p").training.model_copy(update={"epochs": 3})
+
+
+def test_a_training_batch_has_the_asked_size_and_is_drawn_by_its_generator_alone(task):
+    images, target = drawn(task)
+    assert images.shape == (4, 1, 32, 32)
+    assert images.dtype is torch.float32
+    assert len(target) == 4
+    torch.rand(3)  # the global generator has no part in it
+    for one, other in zip(drawn(task), drawn(task), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(drawn(task)[0], drawn(task, seed=1)[0])
 
 
 def test_the_pretrained_encoder_is_inside_and_gradients_reach_it(task):
