@@ -66,8 +66,9 @@ Share = Annotated[Range, AfterValidator(_share)]
 CONVOLUTIONAL, TRANSFORMER, HIERARCHICAL = "convolutional", "transformer", "hierarchical"
 """Types of encoder: convolutions alone; a plain transformer of patch tokens; any other network that attends."""
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-"""auto: bfloat16 where the device computes in it natively, else float32; the stages table says which it was."""
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+"""auto: bfloat16 on a GPU that has it and on a CPU that trains clearly faster in it, else float32; the stages table
+says which it was. tf32, on GPUs: float32 whose products have 10 bits behind the point."""
 
 
 Drawing = Literal["nested", "anew", "kalapos2022", "taher2021"]

@@ -141,7 +141,7 @@ STAGES = Table(
         Column("device", _string, "device it ran on: cpu, or the GPU's name", volatile=True),
         Column("gpu_peak_bytes", _int, "most GPU memory it held at a time; null on a CPU", volatile=True, since=2),
         Column("gpu_total_bytes", _int, "memory of that GPU; null on a CPU", volatile=True, since=2),
-        Column("precision", _string, "arithmetic used: float32, bfloat16 or float16", volatile=True),
+        Column("precision", _string, "arithmetic used: float32, tf32, bfloat16 or float16", volatile=True),
         Column("threads", _int, "CPU threads used", volatile=True),
         Column("host", _string, "host name of the node", volatile=True),
         Column("versions", _string, "JSON: versions of raysweep, torch, timm and Python", volatile=True),

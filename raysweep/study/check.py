@@ -28,6 +28,7 @@ def problems_of(study: Study) -> list[Problem]:
         *_tuning_problems(study.tunings),
         *_grid_problems(study),
         *_stop_problems(study),
+        *_resource_problems(study),
         *_encoder_problems(study),
         *_network_problems(study),
     ]
@@ -75,6 +76,11 @@ def validation_problems(error: ValidationError, model: Any, prefix: str = "") ->
 def _split(line: str, prefix: str) -> Problem:
     key, separator, message = line.partition(": ")
     return (prefix + key, message) if separator else (prefix.rstrip("."), line)
+
+
+def _resource_problems(study: Study) -> Iterator[Problem]:
+    if study.resources.finetune.num_ranks > 1:
+        yield "resources.finetune", "a fine-tuning is one process on at most one GPU: ask for gpus: 1 or a share of one"
 
 
 def _stop_problems(study: Study) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from raysweep.errors import StudyError
-from raysweep.study import Study, load_study, study_schema
+from raysweep.study import StageResources, Study, load_study, study_schema
 from raysweep.study.load import validate_study
 from tests.studies import fake_study, study_document, with_changes
 
@@ -346,3 +346,16 @@ def test_an_architecture_that_an_encoder_cannot_carry_is_told_before_anything_ru
 
 def test_a_method_off_the_grid_is_not_asked():
     fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
+
+
+def test_gpus_of_a_pretraining_are_ranks_of_it():
+    def ranks(**resources) -> int:
+        return StageResources(**resources).num_ranks
+
+    assert [ranks(), ranks(gpus=0.5), ranks(gpus="auto"), ranks(gpus=4), ranks(cpus=4, ranks=2)] == [1, 1, 1, 4, 2]
+    with pytest.raises(ValueError, match=r"gpus is a share of one GPU, or a whole number of them, not 1\.5"):
+        ranks(gpus=1.5)
+    with pytest.raises(ValueError, match="ranks: 2 asks for a GPU each, but gpus is 4"):
+        ranks(gpus=4, ranks=2)
+    with pytest.raises(StudyError, match=r"resources\.finetune: a fine-tuning is one process on at most one GPU"):
+        fake_study({"resources.finetune": {"gpus": 2}})
