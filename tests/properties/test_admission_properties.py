@@ -133,9 +133,18 @@ MANY_NODES = st.lists(
 ACTIONS = st.sampled_from(["admit", "admit", "admit", "release", "round", "replace"])
 
 
+GPU_NODES = st.lists(st.just({"CPU": 64.0, "GPU": 3.0}), min_size=1, max_size=2)
+GPU_REQUESTS = st.fixed_dictionaries({"CPU": st.just(1.0), "GPU": st.sampled_from([0.25, 0.5, 1.0, 2.0])})
+
+
+def actions_of(requests: st.SearchStrategy) -> st.SearchStrategy:
+    return st.lists(st.tuples(ACTIONS, st.integers(0, 7), requests), min_size=5, max_size=40)
+
+
 @settings(max_examples=300, deadline=None)
-@given(MANY_NODES, st.lists(st.tuples(ACTIONS, st.integers(0, 7), EXACT_REQUESTS), max_size=40))
-def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(nodes, actions):
+@given(st.one_of(st.tuples(MANY_NODES, actions_of(EXACT_REQUESTS)), st.tuples(GPU_NODES, actions_of(GPU_REQUESTS))))
+def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(world):
+    nodes, actions = world
     there = {f"n{number}": node for number, node in enumerate(nodes)}
     admission, plain = Admission(there), PlainAdmission(there)
     for number, (action, stage, request) in enumerate(actions):
