@@ -133,18 +133,9 @@ MANY_NODES = st.lists(
 ACTIONS = st.sampled_from(["admit", "admit", "admit", "release", "round", "replace"])
 
 
-GPU_NODES = st.lists(st.just({"CPU": 64.0, "GPU": 3.0}), min_size=1, max_size=2)
-GPU_REQUESTS = st.fixed_dictionaries({"CPU": st.just(1.0), "GPU": st.sampled_from([0.25, 0.5, 1.0, 2.0])})
-
-
-def actions_of(requests: st.SearchStrategy) -> st.SearchStrategy:
-    return st.lists(st.tuples(ACTIONS, st.integers(0, 7), requests), min_size=5, max_size=40)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.one_of(st.tuples(MANY_NODES, actions_of(EXACT_REQUESTS)), st.tuples(GPU_NODES, actions_of(GPU_REQUESTS))))
-def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(world):
-    nodes, actions = world
+@settings(max_examples=200, deadline=None)
+@given(MANY_NODES, st.lists(st.tuples(ACTIONS, st.integers(0, 7), EXACT_REQUESTS), max_size=40))
+def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(nodes, actions):
     there = {f"n{number}": node for number, node in enumerate(nodes)}
     admission, plain = Admission(there), PlainAdmission(there)
     for number, (action, stage, request) in enumerate(actions):
@@ -163,3 +154,19 @@ def test_looking_at_groups_of_nodes_decides_as_looking_at_each_node_does(world):
             admission.update(there)
             plain.replace(gone, f"n{100 + number}")
         assert admission.use("GPU")[1] == sum(node.get("GPU", 0.0) for node in there.values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0.5, 0.5, 0.75, 1.0, 2.0])), min_size=6, max_size=30))
+def test_shares_and_whole_gpus_of_one_node_find_the_gpus_that_are_free(actions):
+    node = {"CPU": 64.0, "GPU": 3.0}
+    admission, plain = Admission([node]), PlainAdmission({"0": node})
+    for stage, gpu in actions:  # an even turn of a stage gives back what it holds
+        if f"s{stage}" in plain.held:
+            admission.release(f"s{stage}")
+            plain.release(f"s{stage}")
+        else:
+            admission.begin_round()
+            plain.reserved = set()
+            request = {"CPU": 1.0, "GPU": gpu}
+            assert admission.admit(f"s{stage}", request) == plain.admit(f"s{stage}", request)
