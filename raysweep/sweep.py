@@ -212,7 +212,8 @@ def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
 def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     packs = {name: open_study_pack(name, source, store) for name, source in study.packs.items()}
     for name in study.task_names:
-        registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[study.task_settings(name).pack])
+        settings = study.task_settings(name)
+        registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[settings.pack], settings)
     _check_pretraining_packs(study, packs)
     return {name: pack_facts(pack) for name, pack in packs.items()}
 

@@ -46,6 +46,7 @@ class InlineExecutor:
                 threads=launch.threads(stage),
                 attempt=launch.attempt(stage),
                 gpu_share=share or 1.0,
+                ranks=launch.ranks(stage),
                 beat=deadline.check,
             ):
                 launch.progress(stage, progress)

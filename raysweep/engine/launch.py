@@ -95,6 +95,10 @@ class Launch:
         """Return the CPU threads of a stage: one per core asked for, at least one."""
         return max(1, int(self.resources(stage).cpus))
 
+    def ranks(self, stage: Stage) -> int:
+        """Return the processes that train a stage together."""
+        return self.resources(stage).num_ranks
+
     def attempt(self, stage: Stage) -> int:
         """Return the number of a stage's running attempt, from 1."""
         return self.queue.tried[stage.id]

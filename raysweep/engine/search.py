@@ -272,6 +272,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
                 "gpu_share": assignment.request.get("GPU", 1.0),
+                "ranks": launch.ranks(stage),
                 "time_limit_s": resources.time_limit_s,
                 "hung_after_s": launch.hung_after_s,
                 "report_every_s": report_every_s,

@@ -118,6 +118,7 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
             threads=settings["threads"],
             attempt=settings["attempt"],
             gpu_share=settings["gpu_share"],
+            ranks=settings["ranks"],
             beat=thread.beat,
         )
 
