@@ -41,7 +41,7 @@ def test_rates_that_were_measured_at_a_share_are_rates_of_that_share():
 
 
 def test_fine_tunings_that_use_no_gpu_have_no_share_to_compare():
-    with pytest.raises(StudyError, match="resources.finetune.gpus is 0"):
+    with pytest.raises(StudyError, match=r"resources\.finetune\.gpus is 0"):
         with_share(fake_plan([Fake("a")]), ONE_SECOND, 0.5, 0.5)
 
 
