@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.stages.failure import failure_of
+from raysweep.stages.log import logged
 from raysweep.stages.watch import Deadline
 
 
@@ -39,14 +42,16 @@ class InlineExecutor:
         deadline = Deadline(launch.resources(stage).time_limit_s)
         launch.started(stage)
         try:
-            for progress in run_stage(
+            run = partial(
+                run_stage,
                 stage,
                 launch.store,
                 threads=launch.threads(stage),
                 attempt=launch.attempt(stage),
                 gpu_share=share or 1.0,
                 beat=deadline.check,
-            ):
+            )
+            for progress in logged(run, stage, launch.log_context(stage), launch.store, log_format()):
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
                     launch.stopped(stage, progress)

@@ -21,6 +21,7 @@ from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
 from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement
 from raysweep.errors import StoreError
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
@@ -165,6 +166,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             return
         self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
+        self._launch.metrics.refresh(self._launch.queue.counts)
         self._decide_suspects()
         if self._cluster.may_grow:
             ready = self._launch.queue.ready(limit=256)
@@ -252,6 +254,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "store": launch.store.absolute_uri,
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
+                "log_context": launch.log_context(stage),
+                "log_format": log_format(),
                 "gpu_share": assignment.request.get("GPU", 1.0),
                 "time_limit_s": resources.time_limit_s,
                 "hung_after_s": launch.hung_after_s,

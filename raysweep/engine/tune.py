@@ -21,6 +21,7 @@ from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import MAX_STARTING
 from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
+from raysweep.engine.metrics import RayMetrics
 from raysweep.engine.search import QueueAlgorithm
 from raysweep.engine.trainable import RUN_STAGE, StageTrainable
 from raysweep.engine.trial import Report
@@ -87,6 +88,7 @@ class TuneExecutor:
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed stages have their own reports
         cluster = Cluster(may_grow=self._address is not None)
         algorithm = QueueAlgorithm(launch, cluster, self._runner)
+        launch.metrics = metrics = RayMetrics(launch.plan.study.study)
         with (
             closing(cluster),
             tempfile.TemporaryDirectory(prefix="raysweep-tune-") as folder,
@@ -106,6 +108,7 @@ class TuneExecutor:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
                 ),
             ).fit()
+        metrics.publish(launch.queue.counts)
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
