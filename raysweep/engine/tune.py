@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -76,6 +77,12 @@ class TuneExecutor:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             ray.init(address=self._address or "local", **options)
+        except AuthenticationError as error:
+            raise StoreError(
+                f"the Ray cluster at {self._address!r} refuses this process: it has another token, or none. Set "
+                "RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or into the file that "
+                "RAY_AUTH_TOKEN_PATH names"
+            ) from error
         except (ConnectionError, ValueError) as error:
             raise StoreError(f"no Ray cluster answers at {self._address!r}: {error}") from error
         return True

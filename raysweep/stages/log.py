@@ -23,6 +23,8 @@ from raysweep.store import Store
 MAX_BYTES = 256 * 2**10
 """Size of one attempt's lines in the store: the first quarter and the last three are kept."""
 _PUBLISH_EVERY_S = 15.0
+_FIRST_AFTER_S = 2.0
+"""A shorter attempt publishes its lines once, at its end."""
 _MAX_CELLS = 8
 
 
@@ -38,7 +40,7 @@ class StageLog(logging.Handler):
         self._last: deque[str] = deque()
         self._first_room, self._last_room = max_bytes // 4, max_bytes - max_bytes // 4
         self._left_out = 0
-        self._published_at = time.monotonic()
+        self._published_at = time.monotonic() - _PUBLISH_EVERY_S + _FIRST_AFTER_S
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line of the stage's thread."""
