@@ -9,6 +9,7 @@ from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.logs import log_format
 from raysweep.planning import Stage
+from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import failure_of
 from raysweep.stages.log import logged
 from raysweep.stages.watch import Deadline
@@ -49,12 +50,14 @@ class InlineExecutor:
                 threads=launch.threads(stage),
                 attempt=launch.attempt(stage),
                 gpu_share=share or 1.0,
+                ranks=launch.ranks(stage),
                 beat=deadline.check,
             )
             for progress in logged(run, stage, launch.log_context(stage), launch.store, log_format()):
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
                     launch.stopped(stage, progress)
+                    publish_curve(stage, launch.store, progress.epoch)
                     return
                 if launch.queue.is_draining and progress.epoch < stage.epochs:
                     launch.interrupted(stage)

@@ -25,6 +25,7 @@ from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Progress, no_beat
+from raysweep.stages.publisher import Publisher, copied
 from raysweep.stages.runtime import Runtime
 from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.store import LedgerRecord, Store
@@ -58,8 +59,8 @@ class History:
 class TrainingLoop(ABC):
     """Trains one stage epoch by epoch, resumes from its own state, and publishes its rows when it ends.
 
-    A state is published after every epoch: an interruption loses at most the epoch in flight, and the continued run
-    computes the same bits as an undisturbed one.
+    A state is published after every epoch: an interruption loses at most the epoch in flight and, where that state was
+    still being written, the one before; the continued run computes the same bits as an undisturbed one.
     """
 
     beat: Callable[[], None] = staticmethod(no_beat)
@@ -79,10 +80,19 @@ class TrainingLoop(ABC):
         self.generator = torch.Generator().manual_seed(stage.config["seed"])
         self.history = History()
         self.plateau = Plateau()
+        self.publisher = Publisher()
         self.started_at = datetime.now(UTC)
 
     def run(self) -> Iterator[Progress]:
-        """Train what remains, yielding after every epoch; rows and ledger record are published before it ends."""
+        """Train what remains, yielding after every epoch; rows and ledger record are published before it ends.
+
+        An epoch's training state is still being written while the next one trains, in this order and each whole; it is
+        there when the generator has ended or was closed.
+        """
+        with self.publisher:
+            yield from self._run()
+
+    def _run(self) -> Iterator[Progress]:
         self._restore()
         if not self.history.epoch:
             self.start()
@@ -104,6 +114,8 @@ class TrainingLoop(ABC):
                 self._save()
             self.history.elapsed_s += time.perf_counter() - begin
             yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
+        with self.phases("saving"):
+            self.publisher.wait()
         yield Progress(self.history.epoch, score=self._finish())
 
     @abstractmethod
@@ -152,13 +164,19 @@ class TrainingLoop(ABC):
         return rate
 
     def _save(self) -> None:
-        buffer = io.BytesIO()
         history = {**self.history.__dict__, "rows": json.dumps(self.history.rows)}
         rng = {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
         if self.runtime.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.runtime.device)
-        torch.save({"history": history, "rng": rng, "state": self.state()}, buffer)
-        self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
+        state, ready = copied({"history": history, "rng": rng, "state": self.state()})
+
+        def publish() -> None:
+            ready()
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
+
+        self.publisher.submit(publish)
 
     def _restore(self) -> None:
         path = self.store.resume_path(self.stage.id)
