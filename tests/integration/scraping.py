@@ -24,7 +24,7 @@ from raysweep.store import Store
 from tests.fake_stages import Fake, fake_plan, run_fake_stage
 
 FAKES = [
-    Fake("pretraining", kind="pretrain", epochs=2),
+    Fake("pretraining", epochs=2),
     Fake("early", parent=("pretraining", 1)),
     Fake("late", parent=("pretraining", 2)),
     Fake("failing", fails_in_attempts=(1,)),

@@ -56,10 +56,9 @@ def test_agent_serves_the_figures_of_a_launch(tmp_path: Path, cardiac_pack: Path
     assert value("stages", study, ("state", "done")) == 4
     assert value("stages", study, ("state", "failed")) == 0
     assert value("snapshots_published_total", study) == 2
-    assert value("stage_seconds_count", study, ("kind", "finetune"), ("outcome", "done")) == 3
+    assert value("stage_seconds_count", study, ("kind", "finetune"), ("outcome", "done")) == 4
     assert value("stage_seconds_count", study, ("kind", "finetune"), ("outcome", "failed")) == 1
-    assert value("stage_seconds_count", study, ("kind", "pretrain"), ("outcome", "done")) == 1
-    assert value("queue_wait_seconds_count", study, ("kind", "finetune")) == 4
+    assert value("queue_wait_seconds_count", study, ("kind", "finetune")) == 5
     assert value("staged_bytes_total") == cardiac_pack.stat().st_size
     served = {name for name, _ in found}
     assert all(any(name.startswith(f"ray_{metric.name}") for name in served) for metric in METRICS)

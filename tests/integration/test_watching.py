@@ -12,7 +12,7 @@ from raysweep.store import Store
 from tests.fake_stages import Fake, fake_plan, run_fake_stage
 
 FAKES = [
-    Fake("pretraining", kind="pretrain", epochs=2),
+    Fake("pretraining", epochs=2),
     Fake("heart", parent=("pretraining", 1)),
     Fake("recovers", epochs=2, fails_in_attempts=(1,)),
     Fake("fails", fails_in_attempts=(1, 2)),

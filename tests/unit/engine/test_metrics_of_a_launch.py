@@ -42,7 +42,7 @@ def instruments(monkeypatch) -> dict[str, Instrument]:
 def test_launch_publishes_waits_snapshots_and_outcomes(instruments, tiny_store, monkeypatch):
     monkeypatch.setattr("raysweep.stages.run.run_stage", run_fake_stage)
     fakes = [
-        Fake("p", kind="pretrain", epochs=2),
+        Fake("p", epochs=2),
         Fake("a", parent=("p", 1)),
         Fake("b", parent=("p", 2)),
         Fake("c", fails_in_attempts=(1,)),
@@ -52,7 +52,7 @@ def test_launch_publishes_waits_snapshots_and_outcomes(instruments, tiny_store, 
     InlineExecutor().run(launch)
     figures.publish(launch.queue.counts)
     ended = [(tags["kind"], tags["outcome"]) for _, tags in instruments["raysweep_stage_seconds"].calls]
-    assert sorted(ended) == [*[("finetune", "done")] * 3, ("finetune", "failed"), ("pretrain", "done")]
+    assert sorted(ended) == [*[("finetune", "done")] * 4, ("finetune", "failed")]
     assert sum(value for value, _ in instruments["raysweep_snapshots_published_total"].calls) == 2
     assert len(instruments["raysweep_queue_wait_seconds"].calls) == 5
     assert all(value >= 0 for value, _ in instruments["raysweep_queue_wait_seconds"].calls)
