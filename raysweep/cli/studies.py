@@ -122,7 +122,10 @@ def run(
         show(made.summary)
         show(f"report: {made.page}")
     if not outcome.is_complete:
-        tell("some stages failed; the others are done. `raysweep run --retry-failed` tries them again.")
+        tell(
+            "some stages failed; the others are done. `raysweep logs` shows what one said, and "
+            "`raysweep run --retry-failed` tries them again."
+        )
         raise typer.Exit(EXIT_FAILED)
 
 
