@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from raysweep.errors import StoreError
 from raysweep.logs import STAGE, JsonLines, LogFormat
 from raysweep.planning import Stage
+from raysweep.secrecy import mask
 from raysweep.stages.progress import Progress, StageStopped
 from raysweep.store import Store
 
@@ -51,10 +53,17 @@ class StageLog(logging.Handler):
             self.publish()
 
     def publish(self) -> None:
-        """Write what there is; the file is replaced as a whole."""
+        """Write what there is; the file is replaced as a whole.
+
+        A store that cannot be written to ends no stage because of its log: the stage's own files will tell.
+        """
         self._published_at = time.monotonic()
         gap = [f'{{"level": "INFO", "message": "{self._left_out} lines left out"}}\n'] if self._left_out else []
-        self._store.write_bytes(self._path, "".join([*self._first, *gap, *self._last]).encode())
+        text = "".join([*self._first, *gap, *self._last])
+        try:
+            self._store.write_bytes(self._path, text.encode())
+        except (OSError, StoreError) as error:
+            sys.stderr.write(f"the log {self._path} could not be written: {mask(str(error))}\n")
 
     def _add(self, line: str) -> None:
         size = len(line.encode())

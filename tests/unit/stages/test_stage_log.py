@@ -129,6 +129,16 @@ def test_text_prints_nothing(stage, tiny_store, capsys):
     assert "epoch" not in capsys.readouterr().err
 
 
+def test_store_that_cannot_be_written_to_ends_no_stage(stage, tiny_store, monkeypatch, capsys):
+    def fails(*_):
+        raise OSError(f"403 for https://user:{PASSWORD}@host")
+
+    monkeypatch.setattr(tiny_store, "write_bytes", fails)
+    assert [progress.epoch for progress in logged(epochs, stage, stage_context(stage, (), 1), tiny_store)] == [0, 1, 2]
+    told = capsys.readouterr().err
+    assert "could not be written: 403 for https://user:***@host" in told
+
+
 def test_handlers_are_taken_off_again(stage, tiny_store):
     before = (list(logging.getLogger().handlers), list(logging.getLogger("raysweep.stage").handlers))
     run_and_read(stage, tiny_store, epochs, format_="json")
