@@ -95,7 +95,7 @@ def resident_bytes(pack: Pack) -> int:
     return height * width * (len(pack) * pack.num_channels * item + num_masks)
 
 
-_resident: dict[tuple[str, str], ResidentReader] = {}
+_resident: dict[tuple[str, str, str], ResidentReader] = {}
 
 
 def open_reader(pack: Pack, device: torch.device, memory_bytes: int) -> SliceReader:
@@ -117,7 +117,7 @@ def resident_or_mapped(pack: Pack, device: torch.device, memory_bytes: int) -> S
     needed = resident_bytes(pack)
     if needed > limit:
         return SliceReader(pack)
-    key = (pack.digest, str(device))
+    key = (pack.digest, pack.reading, str(device))
     if key not in _resident:
         if sum(resident_bytes(held.pack) for held in _resident.values()) + needed > limit:
             _resident.clear()

@@ -46,11 +46,13 @@ class PretrainLoop(TrainingLoop):
         self.image_size: int = self.config["image_size"]
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
+        if ranks.size > 1 and stage.config.get("seeding") == "none":
+            raise StageError("ranks of a stage without a seed would each draw their own: ask for one GPU")
         if self.batch_size < ranks.size:
             raise StageError(f"{ranks.size} ranks cannot share batches of {self.batch_size} slices; ask for fewer GPUs")
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
         self.method.join(ranks)
