@@ -14,11 +14,13 @@ from raysweep import registry, zoo
 from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
+from raysweep.engine.driver_log import DriverLog
 from raysweep.engine.executor import Executor
 from raysweep.engine.inline import InlineExecutor
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
+from raysweep.logs import log_format
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.planning.cost import Rates
 from raysweep.planning.model import is_done
@@ -151,6 +153,8 @@ def run(
             trackers=trackers,
             scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
         )
+        if log_format() == "json":
+            launch.trackers = trackers = (*trackers, DriverLog(launch.log_context))
         check_starts(launch)
         check_tunings(planned)
         publish_cells(planned, opened)
