@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from raysweep.planning import Stage
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.pretrain import PretrainLoop
-from raysweep.stages.progress import Progress, no_beat
+from raysweep.stages.progress import Beat, Progress, no_beat
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 
@@ -21,7 +21,7 @@ def run_stage(
     threads: int,
     attempt: int,
     gpu_share: float = 1.0,
-    beat: Callable[[], None] = no_beat,
+    beat: Beat = no_beat,
 ) -> Iterator[Progress]:
     """Run a stage to its end, yielding after every epoch.
 
@@ -34,7 +34,8 @@ def run_stage(
         threads: CPU threads to compute with.
         attempt: number of this attempt, from 1.
         gpu_share: share of the GPU's memory that the stage may hold, where it runs on one.
-        beat: called before every optimiser step and every evaluated batch; what it raises ends the stage.
+        beat: called before every optimiser step and every evaluated batch; what it raises ends the stage. If it returns
+            true at a step, the stage saves its training state and raises StagePreempted.
     """
     kinds: dict[str, type[TrainingLoop]] = {"pretrain": PretrainLoop, "finetune": FinetuneLoop}
     precision = stage.config["precision"] if stage.kind == "pretrain" else _training(stage)["precision"]
