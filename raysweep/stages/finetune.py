@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,14 @@ from raysweep.results.write import write_part
 from raysweep.sources.models import write_model
 from raysweep.sources.snapshots import build_start
 from raysweep.stages.flight import Flight
+from raysweep.stages.frozen_features import (
+    CPU_BYTES,
+    GPU_SHARE,
+    FrozenEncoder,
+    content_keys,
+    is_frozen,
+    leaves_whole,
+)
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
@@ -65,11 +73,34 @@ class FinetuneLoop(TrainingLoop):
         self.steps_per_epoch = self._steps_per_epoch()
         ema = self.training.ema
         self.averaged = None if ema is None else Averaged(self.network, ema)
+        self.features = self._share_features()
         self.patience = Patience()
         self.best_epoch = 0
         self.best_value = math.inf
         self.best_score = -math.inf
         self.best_weights: dict[str, Tensor] = {}
+
+    def _share_features(self) -> FrozenEncoder | None:
+        """Return what finds the features of a frozen encoder that the process has computed before."""
+        encoder = self.task.encoder_module()
+        if self.averaged is not None or not is_frozen(encoder):
+            return None
+        runtime = self.runtime
+        inputs = (runtime.precision, str(runtime.device), self.normalisation.model_dump_json(), self.pack.digest)
+        limit = CPU_BYTES if runtime.device.type == "cpu" else int(GPU_SHARE * runtime.memory_bytes())
+        return FrozenEncoder(encoder, inputs, limit)
+
+    def _known_as(self, keys: Callable[[], Sequence[Hashable]]) -> AbstractContextManager[None]:
+        return nullcontext() if self.features is None else self.features.known_as(keys())
+
+    def _known_in_training(self, slices: Tensor, batch: Tensor) -> AbstractContextManager[None]:
+        """Name the inputs of a step where they come again: by content, or by row where that would wait for a GPU."""
+        if not leaves_whole(self.training.augmentation):
+            return nullcontext()
+        if slices.device.type == "cpu":
+            return self._known_as(lambda: content_keys(slices))
+        settings = self.training.model_dump_json()
+        return self._known_as(lambda: [(settings, int(row)) for row in self.rows[batch.numpy()]])
 
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -102,11 +133,11 @@ class FinetuneLoop(TrainingLoop):
         return torch.cat(orders)[:num_samples]
 
     def _step(self, batch: Tensor) -> Tensor:
-        slices, masks = self._augmented(batch)
+        slices, target = self._augmented(batch)
         with self.phases("forward"):
-            with self.runtime.autocast():
+            with self.runtime.autocast(), self._known_in_training(slices, batch):
                 output = self.network(slices)
-            loss = self.task.loss(output, masks)
+            loss = self.task.loss(output, target)
         clip_norm = self.training.optimisation.clip_norm
         optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         if self.averaged is not None:
@@ -117,19 +148,22 @@ class FinetuneLoop(TrainingLoop):
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = self.rows[batch.numpy()]
+        """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
+        rows, size, device = self.rows[batch.numpy()], self.training.image_size, self.runtime.device
+        labels = self.task.labels_of(rows)
         with self.phases("data"):
-            slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows) if labels is None else []
         with self.phases("augmentation"):
             parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
-            device = self.runtime.device
-            images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-            return normalised(images, self.normalisation), labels
+            if labels is None:
+                images, target = apply(slices, parameters, size, masks=masks, device=device)
+            else:
+                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+            return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
-        with torch.inference_mode(), self.runtime.autocast():
+        with torch.inference_mode(), self.runtime.autocast(), self._known_as(lambda: content_keys(slices)):
             output: Tensor = self.network(normalised(slices.to(self.runtime.device), self.normalisation))
         return output.float()
 
@@ -216,7 +250,7 @@ class FinetuneLoop(TrainingLoop):
         write_examples(self.store, stage, evaluation.examples)
         if self.stage.keep_model:
             self.tuning.merge()
-            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
+            write_model(self.store, stage, self.network, self.origin, self.config, self.task.output_names)
         return {
             "loading": self.origin.loading,
             "num_train": len(self.rows),
@@ -225,4 +259,5 @@ class FinetuneLoop(TrainingLoop):
             "val_score": self.best_score,
             "test_score": evaluation.score,
             "train_subset": row_names(self.pack, self.rows),
+            "notes": list(evaluation.notes) or None,
         }

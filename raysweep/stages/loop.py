@@ -26,6 +26,7 @@ from raysweep.stages.failure import stage_columns
 from raysweep.stages.flight import Flight
 from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Beat, Progress, StagePreempted, no_beat
+from raysweep.stages.publisher import Publisher, copied
 from raysweep.stages.runtime import Runtime
 from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.store import LedgerRecord, Store
@@ -59,9 +60,9 @@ class History:
 class TrainingLoop(ABC):
     """Trains one stage epoch by epoch, resumes from its own state, and publishes its rows when it ends.
 
-    A state is published after every epoch, and at the next step when the stage is told that its process is to end: an
-    interruption loses at most the epoch in flight, a preemption nothing. The continued run computes the same bits as an
-    undisturbed one.
+    A state is published after every epoch: an interruption loses at most the epoch in flight and, where that state was
+    still being written, the one before. When its process is to end, the stage publishes one at its next step: a
+    preemption loses nothing. The continued run computes the same bits as an undisturbed one.
     """
 
     beat: Beat = staticmethod(no_beat)
@@ -84,10 +85,19 @@ class TrainingLoop(ABC):
         self.flight: Flight | None = None
         """The epoch that has begun and is not trained to its end."""
         self.plateau = Plateau()
+        self.publisher = Publisher()
         self.started_at = datetime.now(UTC)
 
     def run(self) -> Iterator[Progress]:
-        """Train what remains, yielding after every epoch; rows and ledger record are published before it ends."""
+        """Train what remains, yielding after every epoch; rows and ledger record are published before it ends.
+
+        An epoch's training state is still being written while the next one trains, in this order and each whole; it is
+        there when the generator has ended or was closed.
+        """
+        with self.publisher:
+            yield from self._run()
+
+    def _run(self) -> Iterator[Progress]:
         self._restore()
         if not self.history.epoch:
             self.start()
@@ -101,6 +111,7 @@ class TrainingLoop(ABC):
             except StagePreempted:
                 self.history.elapsed_s += time.perf_counter() - begin
                 self._save()
+                self.publisher.wait()
                 raise
             self.flight = None
             if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
@@ -116,6 +127,8 @@ class TrainingLoop(ABC):
                 self._save()
             self.history.elapsed_s += time.perf_counter() - begin
             yield Progress(self.history.epoch, published, self._latest(), **self.runtime.gpu_memory())
+        with self.phases("saving"):
+            self.publisher.wait()
         yield Progress(self.history.epoch, score=self._finish())
 
     @abstractmethod
@@ -169,14 +182,20 @@ class TrainingLoop(ABC):
         return rate
 
     def _save(self) -> None:
-        buffer = io.BytesIO()
         history = {**self.history.__dict__, "rows": json.dumps(self.history.rows)}
         rng = {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
         if self.runtime.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         flight = None if self.flight is None else self.flight.state()
-        torch.save({"history": history, "rng": rng, "state": self.state(), "flight": flight}, buffer)
-        self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
+        state, ready = copied({"history": history, "rng": rng, "state": self.state(), "flight": flight})
+
+        def publish() -> None:
+            ready()
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            self.store.write_bytes(self.store.resume_path(self.stage.id), buffer.getvalue())
+
+        self.publisher.submit(publish)
 
     def _restore(self) -> None:
         path = self.store.resume_path(self.stage.id)

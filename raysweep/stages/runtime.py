@@ -19,8 +19,9 @@ import torch
 from raysweep._version import __version__
 from raysweep.errors import StageError
 from raysweep.settings import Precision
+from raysweep.stages.arithmetic import cpu_prefers_bfloat16
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def prepare_runtime(seed: int, precision: Precision, threads: int, gpu_share: fl
     for kind in {"cpu", device.type}:
         torch.set_autocast_enabled(kind, False)
     torch.clear_autocast_cache()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Deterministic mode also fills whatever is allocated, which took 6 to 11 % of a step; nothing reads it unwritten.
@@ -107,13 +109,8 @@ def prepare_runtime(seed: int, precision: Precision, threads: int, gpu_share: fl
 
 def _resolve(precision: Precision, device: torch.device) -> str:
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-        return "bfloat16" if native else "float32"
-    if precision == "float16" and device.type == "cpu":
-        raise StageError("precision float16 needs a GPU; on a CPU use auto, bfloat16 or float32")
+        better = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_prefers_bfloat16()
+        return "bfloat16" if better else "float32"
+    if precision in ("float16", "tf32") and device.type == "cpu":
+        raise StageError(f"precision {precision} needs a GPU; on a CPU use auto, bfloat16 or float32")
     return precision
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

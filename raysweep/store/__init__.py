@@ -12,6 +12,7 @@ builds paths::
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions
+    probes/<key>.json                   probes of an encoder before training, for all that start from it
     profiles/<stage>/                   trace and breakdown of a stage that `run --profile` named
     results/<table>/<part>.parquet      one part per stage (per study for cells)
     results/<table>/merged/*.parquet    parts merged by compaction

@@ -114,6 +114,11 @@ class Store:
         return f"examples/{stage}.npz"
 
     @staticmethod
+    def probe_path(key: str) -> str:
+        """Path of the probes of an encoder, by what decides them."""
+        return f"probes/{key}.json"
+
+    @staticmethod
     def profile_path(stage: str, name: str) -> str:
         """Path of a file that the profile of a stage consists of."""
         return f"profiles/{stage}/{name}"

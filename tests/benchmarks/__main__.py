@@ -14,7 +14,16 @@ from pathlib import Path
 from tests.benchmarks.results_file import setup_facts, write_results
 
 _FOLDER = Path(__file__).parent
-_MACHINERY = {"__init__", "__main__", "lightly_peers", "measurement", "ray_cluster", "results_file", "training_setups"}
+_MACHINERY = {
+    "__init__",
+    "__main__",
+    "lightly_peers",
+    "measurement",
+    "plain_grid",
+    "ray_cluster",
+    "results_file",
+    "training_setups",
+}
 
 
 def names() -> list[str]:

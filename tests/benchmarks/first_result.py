@@ -8,16 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
-from raysweep.engine.launch import Launch
-from raysweep.engine.tune import TuneExecutor
 from raysweep.planning import Plan
-from raysweep.planning.model import stage_from_json, stage_to_json
 from raysweep.store import Store
 from raysweep.study.load import validate_study
 from raysweep.sweep import plan as plan_study
 from tests.benchmarks.measurement import Measurement
+from tests.benchmarks.plain_grid import run_ours, run_plain
 from tests.benchmarks.ray_cluster import NUM_SLOTS, ray_cluster
 from tests.studies import study_document, with_changes
 
@@ -32,7 +28,7 @@ def run(quick: bool = False) -> Measurement:
     with tempfile.TemporaryDirectory() as folder, ray_cluster():
         rows = [
             _timed(name, launch, num_stages, Path(folder) / str(number))
-            for number, (name, launch) in enumerate([(_OURS, _run_ours), (_PLAIN, _run_plain), (_OURS, _run_ours)])
+            for number, (name, launch) in enumerate([(_OURS, run_ours), (_PLAIN, run_plain), (_OURS, run_ours)])
         ]
     first = (rows[0]["first result s"] + rows[2]["first result s"]) / 2
     whole = (rows[0]["all results s"] + rows[2]["all results s"]) / 2
@@ -72,25 +68,3 @@ def _plan(num_stages: int, store: Store) -> Plan:
         "grid": {"source": ["random"], "annotations": [4], "seed": list(range(num_stages))},
     }
     return plan_study(validate_study(with_changes(study_document(), changes)), store=store)
-
-
-def _run_ours(plan: Plan, store: Store) -> None:
-    TuneExecutor().run(Launch(plan, store))
-
-
-def _run_plain(plan: Plan, store: Store) -> None:
-    """Run what a user would write: a function trainable over a grid."""
-
-    def train(config: dict[str, str]) -> None:
-        from raysweep.stages.run import run_stage
-
-        for progress in run_stage(stage_from_json(config["stage"]), store, threads=1, attempt=1):
-            tune.report({"epoch": progress.epoch})
-
-    with tempfile.TemporaryDirectory() as folder:
-        grid = {"stage": tune.grid_search([stage_to_json(stage) for stage in plan.stages.values()])}
-        tuner = tune.Tuner(
-            train, param_space=grid, run_config=tune.RunConfig(name="plain", storage_path=folder, verbose=0)
-        )
-        if tuner.fit().errors:
-            raise RuntimeError("a plain trial failed")

@@ -95,3 +95,14 @@ def test_a_resident_pack_makes_room_for_the_next(tmp_path):
     twice = resident_or_mapped(first, CPU, 3 * enough)
     assert resident_or_mapped(first, CPU, 3 * enough) is twice
     assert len(reader._resident) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gpu_holds_the_same_bits(tmp_path, dtype):
+    pack = write(tmp_path / "pack.h5", [dtype])
+    rows = np.array([4, 1, 0, 3])
+    here, there = ResidentReader(pack, CPU), open_reader(pack, torch.device("cuda"), 10**9)
+    assert isinstance(there, ResidentReader)
+    assert torch.equal(there.slices(rows).cpu(), here.slices(rows))
+    assert torch.equal(there.masks(rows).cpu(), here.masks(rows))

@@ -383,11 +383,12 @@ def test_validation_happens_as_often_as_asked_and_after_the_last_epoch(tiny_stud
     assert {r["epoch"] for r in facts(tiny_store)["epochs"] if r["split"] == "val"} == {2, 3}
 
 
-def test_float16_on_a_cpu_is_refused():
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_arithmetic_of_gpus_is_refused_on_a_cpu(precision):
     if torch.cuda.is_available():
         pytest.skip("this machine computes in float16")
-    with pytest.raises(StageError, match="float16 needs a GPU"):
-        prepare_runtime(0, "float16", 1)
+    with pytest.raises(StageError, match=f"{precision} needs a GPU"):
+        prepare_runtime(0, precision, 1)
 
 
 @pytest.mark.parametrize("tuning", ["probe-then-full", "last-stages", "layer-decay"])

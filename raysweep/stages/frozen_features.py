@@ -1,0 +1,149 @@
+"""Features of a frozen encoder, computed once and used by every epoch and every stage of the process that needs them.
+
+An encoder that does not learn gives a slice the same features whatever the annotation count, the seed or the epoch.
+Validation and test slices are always the same; training slices are where augmentation leaves them whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raysweep.settings import Augmentation
+
+CPU_BYTES = 2 * 2**30
+"""Memory for features in a process that computes on a CPU."""
+GPU_SHARE = 0.2
+"""Share of the GPU memory that a stage may hold which features may take."""
+
+Maps = tuple[Tensor | None, ...]
+"""What an encoder returns for one slice; None stands for its input, which some return first."""
+
+
+class FeatureCache:
+    """Features by encoder and slice, up to a number of bytes; encoders used longest ago give way."""
+
+    def __init__(self) -> None:
+        self._by_encoder: OrderedDict[Hashable, dict[Hashable, Maps]] = OrderedDict()
+        self._bytes: dict[Hashable, int] = {}
+
+    def of(self, encoder: Hashable) -> dict[Hashable, Maps]:
+        """Return what is known of an encoder, which becomes the one used last."""
+        self._bytes.setdefault(encoder, 0)
+        known = self._by_encoder.setdefault(encoder, {})
+        self._by_encoder.move_to_end(encoder)
+        return known
+
+    def add(self, encoder: Hashable, key: Hashable, maps: Maps, limit: int) -> None:
+        """Keep features if they fit, in place of those of other encoders if need be."""
+        needed = sum(one.nbytes for one in maps if one is not None)
+        known = self.of(encoder)
+        while sum(self._bytes.values()) + needed > limit and len(self._by_encoder) > 1:
+            oldest, _ = self._by_encoder.popitem(last=False)
+            del self._bytes[oldest]
+        if sum(self._bytes.values()) + needed <= limit:
+            known[key] = maps
+            self._bytes[encoder] += needed
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._by_encoder.clear()
+        self._bytes.clear()
+
+
+_CACHE = FeatureCache()
+
+
+def forget_all() -> None:
+    """Give up the features that this process has kept."""
+    _CACHE.clear()
+
+
+class FrozenEncoder:
+    """Stands in for the forward pass of an encoder inside a network while the keys of its inputs are known.
+
+    Features are computed slice by slice, whether they are kept or not: so their bits depend on nothing but the slice,
+    not on the batch that needs them first. Those of batches may differ in the last bits.
+    """
+
+    def __init__(self, encoder: nn.Module, inputs: Hashable, limit: int, cache: FeatureCache = _CACHE) -> None:
+        """Take the place of an encoder's forward pass.
+
+        Args:
+            encoder: does not learn, and returns a tensor or a sequence of tensors for (B, C, H, W).
+            inputs: what the features depend on beside weights and key: arithmetic, device, normalisation.
+            limit: bytes that all features of the process may take.
+            cache: where features are kept.
+        """
+        self._encoder, self._limit, self._cache = encoder, limit, cache
+        self._forward: Callable[[Tensor], Any] = encoder.forward
+        self._name = (weights_digest(encoder), inputs)
+        self._keys: Sequence[Hashable] | None = None
+        encoder.forward = self._find_or_compute
+
+    @contextmanager
+    def known_as(self, keys: Sequence[Hashable]) -> Iterator[None]:
+        """Have the samples of the next forward passes known by these keys, which say all about each input."""
+        self._keys = keys
+        try:
+            yield
+        finally:
+            self._keys = None
+
+    def _find_or_compute(self, x: Tensor) -> Any:
+        keys = self._keys
+        if keys is None or len(keys) != len(x):
+            return self._forward(x)
+        found = [self._maps(key, x[i : i + 1]) for i, key in enumerate(keys)]
+        joined = [
+            x if maps[0] is None else torch.cat([one for one in maps if one is not None])
+            for maps in zip(*found, strict=True)
+        ]
+        return joined if self._is_sequence else joined[0]
+
+    def _maps(self, key: Hashable, x: Tensor) -> Maps:
+        known = self._cache.of(self._name)
+        full_key = (key, x.shape)
+        if full_key in known:
+            return known[full_key]
+        with torch.inference_mode(False), torch.no_grad():  # what inference mode makes cannot be trained on
+            output = self._forward(x)
+        self._is_sequence = not isinstance(output, Tensor)
+        maps = tuple(None if one is x else one for one in (output if self._is_sequence else [output]))
+        self._cache.add(self._name, full_key, maps, self._limit)
+        return maps
+
+    _is_sequence = True
+
+
+def content_keys(slices: Tensor) -> list[bytes]:
+    """Return a key for each of (B, C, H, W) slices on the CPU: a hash of its values."""
+    return [hashlib.blake2b(one.contiguous().numpy().tobytes(), digest_size=16).digest() for one in slices]
+
+
+def leaves_whole(augmentation: Augmentation) -> bool:
+    """Whether an augmentation changes nothing, so that a slice gives the same input every time."""
+    a = augmentation
+    jitters = a.jitter_p > 0 and max(a.brightness, a.contrast, a.gamma) > 0
+    random = (a.flip_p, a.vertical_flip_p, a.rotation_deg, a.blur_p, a.noise_p, a.solarise_p, a.elastic_p, a.bias_p)
+    return a.crop_scale == (1, 1) and not jitters and not any(random) and not a.cutout_p
+
+
+def is_frozen(encoder: nn.Module) -> bool:
+    """Whether nothing in an encoder learns."""
+    return not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def weights_digest(encoder: nn.Module) -> bytes:
+    """Return a hash of an encoder's structure, weights and statistics."""
+    digest = hashlib.blake2b(str(encoder).encode(), digest_size=16)
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.digest()
