@@ -160,9 +160,13 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
             "events": [asdict(event) for event in events],
             "ended": ended,
             "failure": None if failure is None else asdict(failure),
-            "node": ray.get_runtime_context().get_node_id(),
+            "node": _node_id(),
         }
         return {REPORT: json.dumps(report), "done": ended}
+
+
+def _node_id() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _run(module: str, function: str, *args: Any, **options: Any) -> Iterator[Progress]:
