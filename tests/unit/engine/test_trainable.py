@@ -49,6 +49,7 @@ def worker(tiny_store, monkeypatch):
         "threads": 1,
         "attempt": 1,
         "gpu_share": 1.0,
+        "ranks": 1,
         "time_limit_s": None,
         "hung_after_s": None,
         "report_every_s": 0.01,
