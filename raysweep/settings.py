@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class OwnDefaults(Settings):
+    """Settings that override the defaults of groups they hold.
+
+    Who changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps these settings' own defaults for the
+    others.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_own_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {key: field.default for key, field in cls.model_fields.items()}
+        return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
+
+
+def _overlay(default: Any, given: Any) -> Any:
+    """Return ``given`` with what it leaves out of a settings group taken from ``default``."""
+    if not (isinstance(default, Settings) and isinstance(given, Mapping)):
+        return given
+    changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
+    return default.model_dump() | changed
 
 
 def later(default: Any, **rules: Any) -> Any:

@@ -22,6 +22,8 @@ from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
 from raysweep.identity import canonical_json
 from raysweep.planning import PackFacts, Plan, build_plan
+from raysweep.planning.cost import Rates
+from raysweep.planning.model import is_done
 from raysweep.planning.profile import with_profile
 from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
@@ -34,7 +36,7 @@ from raysweep.results.write import write_part
 from raysweep.secrecy import mask, refuse_secrets
 from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
-from raysweep.store import Store
+from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study, WeightsStep, load_study
 
 DEFAULT_STORE = "raysweep-store"
@@ -146,7 +148,7 @@ def run(
             planned,
             opened,
             ledger=ledger,
-            rates=measured_rates(opened, loaded.resources),
+            rates=_rates(planned, ledger, opened),
             retry_failed=retry_failed,
             trackers=trackers,
             scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
@@ -210,7 +212,8 @@ def _as_study(study: Study | str | Path, overrides: Iterable[str]) -> Study:
 def _facts(study: Study, store: Store) -> dict[str, PackFacts]:
     packs = {name: open_study_pack(name, source, store) for name, source in study.packs.items()}
     for name in study.task_names:
-        registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[study.task_settings(name).pack])
+        settings = study.task_settings(name)
+        registry.load("tasks", study.tasks[name]["kind"]).TASK.check_pack(packs[settings.pack], settings)
     _check_pretraining_packs(study, packs)
     return {name: pack_facts(pack) for name, pack in packs.items()}
 
@@ -275,6 +278,13 @@ def _check_starts(launch: Launch) -> None:
 
         for stage in starts.values():
             build_start(launch.store, stage.config, stage.inputs)
+
+
+def _rates(planned: Plan, ledger: Mapping[str, LedgerRecord], store: Store) -> Rates:
+    """Return the rates of stages, without reading the tables where nothing is left to run."""
+    if all(is_done(stage, ledger.get(stage.id)) for stage in planned.stages.values()):
+        return Rates()
+    return measured_rates(store, planned.study.resources)
 
 
 def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, ...]:

@@ -51,6 +51,17 @@ def leaves_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_pack("synthetic-dead-leaves", None, out, LEAVES_OPTIONS, workers=1)
 
 
+@pytest.fixture(scope="session")
+def label_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise of 32 pixels a side with 14 labels that do not exclude each other: 40 train, 20 val and 20 test images."""
+    from raysweep.datasets._packing import build_pack
+    from tests.lookalikes.medmnist import write_lookalike
+
+    folder = tmp_path_factory.mktemp("chestmnist")
+    write_lookalike(folder, subjects=40, size=32, member="chestmnist")
+    return build_pack("medmnist", folder, folder / "labels.h5", {}, workers=1)
+
+
 @pytest.fixture
 def tiny_store(tmp_path: Path) -> Store:
     """An empty store of the test's own."""

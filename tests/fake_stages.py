@@ -91,6 +91,7 @@ def run_fake_stage(
     threads: int,
     attempt: int,
     gpu_share: float = 1.0,
+    ranks: int = 1,
     beat: Callable[[], None] = no_beat,
 ) -> Iterator[Progress]:
     """Run a fake stage as ``run_stage`` runs a real one."""

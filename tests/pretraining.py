@@ -9,7 +9,7 @@ import torch
 
 from raysweep import registry
 from raysweep.data import augment
-from raysweep.methods import Batch, Method, Run
+from raysweep.methods import Batch, Method, Ranks, Run
 from raysweep.settings import CONVOLUTIONAL, Backbone, Optimisation
 from raysweep.sources.encoder import Encoder, build_encoder
 from raysweep.stages.optimisation import build_optimiser
@@ -95,6 +95,27 @@ def draw_batch(method: Method, *, seed: int = 0, channels: int = 1, step: int = 
 def whole_slices(batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The slices as a method sees them before an epoch."""
     yield from zip(batch.ids.split(5), batch.views[0].split(5), strict=True)
+
+
+def train_together(method: Method, batch: Batch, steps: range, ranks: Ranks) -> list[float]:
+    """Take steps of equal length down the gradient with other ranks, the same in each, and return their losses."""
+    optimiser, losses = torch.optim.SGD(method.trainable(), lr=0.03), []
+    for step in steps:
+        if step == 0:
+            method.join(ranks)
+            ranks.align(method.nets)
+            with ranks.together(0):
+                method.before_epoch(0, whole_slices(batch))
+        with ranks.together(step):
+            loss = method.loss(Batch(**{**batch.__dict__, "step": step + 10}))["loss"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        method.add_gradients()
+        torch.nn.utils.clip_grad_norm_(method.trainable(), 1.0)
+        optimiser.step()
+        method.after_step(step)
+        losses.append(float(loss.detach()))
+    return losses
 
 
 def optimiser_of(method: Method, lr: float = 1e-3) -> torch.optim.Optimizer:

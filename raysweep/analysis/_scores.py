@@ -1,12 +1,16 @@
 """Subject scores: the one definition of a score that every analysis starts from.
 
-The score of a subject in a stage is the mean over the subject's test slices of the slice's mean over
-foreground classes. A class that is in neither mask has no score and is left out; so is a slice without any.
-The score is the stage's own ``metric`` (dice or iou). ``stages.test_score`` is the mean over slices,
-whichever subject they belong to; the analyses average over subjects, because patients, not slices, are the
+The score of a subject in a stage is the mean over the subject's test cases (slices, or volumes where the task
+scores those) of the case's mean over the classes that add to the score: ``cases.score``, the stage's own metric
+with absent classes as its task treats them. A case without any is left out. ``stages.test_score`` is the mean over
+cases, whichever subject they belong to; the analyses average over subjects, because patients, not slices, are the
 independent units that intervals and tests resample.
 
-Some metrics, such as the area under the ROC curve, have no value for a subject. There ``stages.test_score``
+The area under the ROC curve ranks all cases against each other and is no such mean. There a subject's score is its
+pseudo-value of the jackknife (see ``metrics.jackknife``), whose mean over subjects is the stage's score, so that
+intervals and tests speak of new patients too.
+
+Other metrics of classifications, such as average precision, have no value for a subject. There ``stages.test_score``
 stands as the score of one subject named ``ALL_SUBJECTS``: intervals then speak of new seeds, not of new
 patients, and tests compare seeds.
 """
@@ -23,17 +27,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raysweep.analysis._label_scores import auc_by_subject
 from raysweep.analysis.arms import Arm, Setting
 from raysweep.errors import QueryError, did_you_mean
 from raysweep.results.read import StudyTables
 
 CASE_METRICS = ("dice", "iou")
-"""Metrics that a subject has."""
+"""Metrics that stages of schema version 2 and older have, whose cases lack ``score``."""
+RANKING_METRIC = "auc"
+"""Metric whose subject scores are pseudo-values."""
 ALL_SUBJECTS = "(all)"
 MISSING = ("failed", "skipped", "stopped", "not needed", "pending")
 """Why a cell has no score: the statuses of the trials view other than done."""
 _COMPUTED: WeakKeyDictionary[StudyTables, list[ArmScores]] = WeakKeyDictionary()
-_SLICE = ["stage", "subject", "volume", "frame", "slice_number"]
+_CASE = ["stage", "subject", "volume", "frame", "slice_number"]
 _SUBJECT_SCORES = pa.schema([("stage", pa.string()), ("subject", pa.string()), ("score", pa.float64())])
 
 
@@ -86,23 +93,14 @@ class ArmScores:
 def subject_scores(tables: StudyTables, split: str = "test") -> pa.Table:
     """Return one row per finished finetune stage and subject: ``stage``, ``subject``, ``score``."""
     stages = _done_by_metric(tables)
-    cases = tables.cases.filter(
-        pc.and_(pc.equal(_text(tables.cases, "split"), split), pc.greater(tables.cases["class_index"], 0))
-    )
-    parts = []
-    for metric, ids in sorted((metric, ids) for metric, ids in stages.items() if metric in CASE_METRICS):
-        rows = cases.filter(pc.is_in(cases["stage"], value_set=pa.array(ids, pa.string())))
-        keys = {name: _text(rows, name) for name in _SLICE}
-        parts.append(pa.table({**keys, "score": rows[metric]}).filter(pc.is_finite(rows[metric])))
-    whole = _whole_stages(
-        tables, [stage for metric in stages if metric not in CASE_METRICS for stage in stages[metric]]
-    )
-    if not parts:
-        return whole
-    # One thread keeps the order of summation, and with it the last bit, the same in every run.
-    slices = _mean_by(pa.concat_tables(parts), _SLICE)
-    subjects = _mean_by(slices, ["stage", "subject"]).cast(_SUBJECT_SCORES)
-    return pa.concat_tables([subjects, whole]).sort_by([("stage", "ascending"), ("subject", "ascending")])
+    cases = tables.cases.filter(pc.equal(_text(tables.cases, "split"), split))
+    parts = [_means_of_cases(_scored_rows(cases, stages)), _ranked(cases, stages.get(RANKING_METRIC, []))]
+    found = {stage for part in parts for stage in part["stage"].to_pylist()}
+    others = [
+        stage for metric, ids in stages.items() if metric not in CASE_METRICS for stage in ids if stage not in found
+    ]
+    parts.append(_whole_stages(tables, others))
+    return pa.concat_tables(parts).sort_by([("stage", "ascending"), ("subject", "ascending")])
 
 
 def arm_scores(tables: StudyTables) -> list[ArmScores]:
@@ -214,6 +212,40 @@ def _done_by_metric(tables: StudyTables) -> dict[str, list[str]]:
         if row["kind"] == "finetune" and row["status"] == "done":
             stages.setdefault(row["metric"], []).append(row["stage"])
     return stages
+
+
+def _scored_rows(cases: pa.Table, stages: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Return what each row of the cases adds to its stage's score, with the columns that name a case."""
+    done = pa.array([stage for ids in stages.values() for stage in ids], pa.string())
+    parts = [_named(cases, cases["score"], pc.is_in(cases["stage"], value_set=done))]
+    has_score = pc.unique(parts[0]["stage"])
+    for metric in CASE_METRICS:
+        older = [stage for stage in stages.get(metric, ()) if stage not in set(has_score.to_pylist())]
+        of_classes = pc.and_(
+            pc.is_in(cases["stage"], value_set=pa.array(older, pa.string())), pc.greater(cases["class_index"], 0)
+        )
+        parts.append(_named(cases, cases[metric], of_classes))
+    return pa.concat_tables(parts)
+
+
+def _named(cases: pa.Table, score: pa.ChunkedArray, chosen: pa.ChunkedArray) -> pa.Table:
+    keys = {name: _text(cases, name) for name in _CASE}
+    return pa.table({**keys, "score": score}).filter(pc.and_(chosen, pc.fill_null(pc.is_finite(score), False)))
+
+
+def _means_of_cases(rows: pa.Table) -> pa.Table:
+    # One thread keeps the order of summation, and with it the last bit, the same in every run.
+    return _mean_by(_mean_by(rows, _CASE), ["stage", "subject"]).cast(_SUBJECT_SCORES)
+
+
+def _ranked(cases: pa.Table, stages: Sequence[str]) -> pa.Table:
+    """Return the pseudo-values of the area under the ROC curve of stages that have them."""
+    rows = [
+        {"stage": stage, "subject": subject, "score": score}
+        for stage, scores in auc_by_subject(cases, stages)
+        for subject, score in scores.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=_SUBJECT_SCORES)
 
 
 def _whole_stages(tables: StudyTables, stages: list[str]) -> pa.Table:

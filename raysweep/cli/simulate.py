@@ -12,6 +12,8 @@ import typer
 from raysweep.cli._app import SetOption, StoreOption, StudyFile, app
 
 if TYPE_CHECKING:
+    from raysweep.planning import Plan
+    from raysweep.planning.cost import Rates
     from raysweep.simulation import Advice, Forecast
 
 
@@ -46,6 +48,12 @@ def simulate(
     prices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prices of a GPU-hour and a core-hour (YAML).")
     ] = None,
+    shares: Annotated[
+        str | None, typer.Option(metavar="X,X,...", help="Compare GPU shares of a fine-tuning, such as 1,0.5,0.25.")
+    ] = None,
+    contention: Annotated[
+        float, typer.Option(min=0, help="With --shares: slow-down by each further fine-tuning on the same GPU.")
+    ] = 0.5,
     deadline_h: Annotated[float | None, typer.Option(help="Recommend what ends within so many hours.")] = None,
     min_utilisation: Annotated[
         float | None, typer.Option(min=0, max=1, help="Recommend the fastest that is used so well. Default: 0.8.")
@@ -64,6 +72,7 @@ def simulate(
     from raysweep.results.complete import complete_ledger
     from raysweep.results.rates import measured_rates
     from raysweep.simulation import Prices, Spot, forecast, recommend
+    from raysweep.simulation.shares import forecast_shares
     from raysweep.simulation.sizes import clusters_of
     from raysweep.study.load import load_settings
     from raysweep.sweep import open_store
@@ -72,26 +81,27 @@ def simulate(
     opened = open_store(store)
     planned = make_plan(study, store=opened, set=set_ or [])
     rates = measured_rates(opened, planned.study.resources)
-    clusters = clusters_of(
-        planned,
-        rates,
-        gpus=gpus,
-        cpus=cpus,
-        gpus_per_node=gpus_per_node,
-        cpus_per_node=cpus_per_node,
-        file=nodes,
-        spot=spot_rate is not None,
-    )
-    found = forecast(
-        planned,
-        {} if fresh else complete_ledger(opened),
-        rates,
-        clusters,
-        prices=None if prices is None else load_settings(prices, Prices, "price file"),
-        spot=Spot(spot_rate or 0.0, returns_after_s),
-        seed=seed,
-        draws=draws,
-    )
+    ledger = {} if fresh else complete_ledger(opened)
+    priced = None if prices is None else load_settings(prices, Prices, "price file")
+
+    def forecast_of(changed: Plan, slowed: Rates) -> Forecast:
+        clusters = clusters_of(
+            changed,
+            slowed,
+            gpus=gpus,
+            cpus=cpus,
+            gpus_per_node=gpus_per_node,
+            cpus_per_node=cpus_per_node,
+            file=nodes,
+            spot=spot_rate is not None,
+        )
+        spot = Spot(spot_rate or 0.0, returns_after_s)
+        return forecast(changed, ledger, slowed, clusters, prices=priced, spot=spot, seed=seed, draws=draws)
+
+    if shares is None:
+        found = forecast_of(planned, rates)
+    else:
+        found = forecast_shares(planned, rates, shares, contention, forecast_of)
     _print(found, recommend(found, deadline_h=deadline_h, min_utilisation=min_utilisation), format_)
 
 

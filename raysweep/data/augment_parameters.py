@@ -6,7 +6,8 @@ Shapes: B batch, H and W of a source slice.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,11 @@ class AugmentationParameters:
 
     def __len__(self) -> int:
         return len(self.y0)
+
+    def part(self, rows: slice) -> AugmentationParameters:
+        """Return the parameters of some of the samples."""
+        own: dict[str, Any] = {key: value[rows] for key, value in self.__dict__.items() if isinstance(value, Tensor)}
+        return replace(self, **own)
 
     @property
     def boxes(self) -> Tensor:

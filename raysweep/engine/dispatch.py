@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from raysweep.engine.admission import Admission, Resources
 from raysweep.engine.queue import StageQueue
-from raysweep.engine.requests import Requests, request_key
+from raysweep.engine.requests import Key, Requests, request_key
 from raysweep.planning import Stage
 
 WORKER_START_S = 15.0
@@ -55,18 +55,20 @@ class Dispatcher:
         self._requests = requests
         self._refuse = refuse
         self._may_come = may_come
-        self._warm: Counter[object] = Counter()
+        self._warm: Counter[Key] = Counter()
+        self._refused: set[Key] = set()
 
     def next(self, nodes: Mapping[str, Resources]) -> Assignment | None:
         """Hand out the next stage, given the nodes that there are now; None while nothing is ready or fits."""
         self.admission.update(nodes)
         self.admission.begin_round()
+        self._refused = set()
         stage = self._queue.take(self._accept, self._bonus, patience_s=WORKER_START_S)
         if stage is None:
             return None
-        request = self._requests.request(stage)
-        if self._warm[request_key(request)]:
-            self._warm[request_key(request)] -= 1
+        request, key = self._requests.request(stage), self._requests.key(stage)
+        if self._warm[key]:
+            self._warm[key] -= 1
         node = self.admission.node_of(stage.id)
         assert node is not None  # it was admitted a moment ago
         return Assignment(stage, request, node)
@@ -78,13 +80,19 @@ class Dispatcher:
             self._warm[request_key(assignment.request)] += 1
 
     def _accept(self, stage: Stage) -> bool:
+        key = self._requests.key(stage)
+        if key in self._refused:
+            return False  # the first stage that asks for this has reserved a node; one for each shape would be too many
         request = self._requests.request(stage)
         if not self.admission.can_ever_hold(request):
             if not self._may_come(request):
                 nodes = self.admission.largest()
-                self._refuse(stage, f"no node has room for {request}; the nodes have {nodes}")
+                self._refuse(stage, f"no node has room for {dict(request)}; the nodes have {nodes}")
             return False
-        return self.admission.admit(stage.id, request) is not None
+        if self.admission.admit(stage.id, request) is not None:
+            return True
+        self._refused.add(key)
+        return False
 
     def _bonus(self, stage: Stage) -> float:
-        return WORKER_START_S if self._warm[request_key(self._requests.request(stage))] > 0 else 0.0
+        return WORKER_START_S if self._warm[self._requests.key(stage)] > 0 else 0.0

@@ -32,6 +32,8 @@ class GpuShares:
     def __init__(self, measured: Mapping[str, Measured]) -> None:
         self._memory: dict[str, _Memory] = {}
         self._at_least: dict[str, float] = {}
+        self.num_changes = 0
+        """Grows whenever a share may have become another one."""
         for shape, found in measured.items():
             self._note(shape, found.gpu_peak_bytes, found.gpu_total_bytes)
 
@@ -53,12 +55,16 @@ class GpuShares:
         if not 0 < share < 1:
             return False
         self._at_least[stage.shape] = max(self._at_least.get(stage.shape, 0.0), min(1.0, 2 * share))
+        self.num_changes += 1
         return True
 
     def _note(self, shape: str, peak_bytes: int | None, total_bytes: int | None) -> None:
         if peak_bytes and total_bytes:
             known = self._memory.get(shape, _Memory(0, total_bytes))
-            self._memory[shape] = _Memory(max(known.peak_bytes, peak_bytes), min(known.total_bytes, total_bytes))
+            now = _Memory(max(known.peak_bytes, peak_bytes), min(known.total_bytes, total_bytes))
+            if self._memory.get(shape) != now:
+                self._memory[shape] = now
+                self.num_changes += 1
 
 
 def _smallest_share(memory: _Memory) -> float:

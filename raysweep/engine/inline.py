@@ -7,6 +7,7 @@ import time
 from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.planning import Stage
+from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import failure_of
 from raysweep.stages.watch import Deadline
 
@@ -45,11 +46,13 @@ class InlineExecutor:
                 threads=launch.threads(stage),
                 attempt=launch.attempt(stage),
                 gpu_share=share or 1.0,
+                ranks=launch.ranks(stage),
                 beat=deadline.check,
             ):
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
                     launch.stopped(stage, progress)
+                    publish_curve(stage, launch.store, progress.epoch)
                     return
                 if launch.queue.is_draining and progress.epoch < stage.epochs:
                     launch.interrupted(stage)

@@ -87,13 +87,17 @@ class Launch:
         """Return what a stage asks of a node."""
         return self.requests.resources(stage)
 
-    def request(self, stage: Stage) -> dict[str, float]:
+    def request(self, stage: Stage) -> Mapping[str, float]:
         """Return what a stage asks for now in Ray's words."""
         return self.requests.request(stage)
 
     def threads(self, stage: Stage) -> int:
         """Return the CPU threads of a stage: one per core asked for, at least one."""
         return max(1, int(self.resources(stage).cpus))
+
+    def ranks(self, stage: Stage) -> int:
+        """Return the processes that train a stage together."""
+        return self.resources(stage).num_ranks
 
     def attempt(self, stage: Stage) -> int:
         """Return the number of a stage's running attempt, from 1."""

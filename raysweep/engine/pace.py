@@ -57,9 +57,9 @@ class Pace:
     def ended(self, stage: Stage) -> None:
         """Note that an attempt has ended: work of a stage that will not run any more is no work left."""
         if self._queue.state(stage.id) in ENDED:
-            left = stage.epochs - self._reached.get(stage.id, 0)
+            left = stage.epochs - self._reached.pop(stage.id, 0)  # a large launch looks at those alone that may run
             self._done += left * self._rates.epoch_s(stage)
-            self._reached[stage.id] = stage.epochs
+            self._begun.pop(stage.id, None)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the plan is done; None before anything was measured."""

@@ -19,7 +19,7 @@ from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import Assignment, Dispatcher
 from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
-from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement
+from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement, report_in
 from raysweep.errors import StoreError
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
@@ -29,6 +29,8 @@ from raysweep.stages.progress import Progress
 _REPORTS_PER_S = 16
 """A report costs the driver some milliseconds: with more workers each reports more seldom."""
 _REFRESH_S = 0.5
+_HALT_S = 120.0
+"""How long the end of a launch waits for workers to end stages that were stopped."""
 _SILENT_MARGIN_S = 30.0
 """How much later than a worker should have noticed itself the driver gives up on it."""
 _NODE_DEATH_NOTICE_S = 60.0
@@ -86,6 +88,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._spec: dict[str, Any] = {}
         self._running: dict[str, _Running] = {}
         self._suspects: list[_Suspect] = []
+        self._ended: list[StageTrial] = []
+        self._halting: list[ray.ObjectRef] = []
         self._num_trials = 0
         self._refreshed_at = 0.0
         launch.monitor.use = self._admission.use
@@ -131,7 +135,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take progress and published snapshots from a running stage."""
         if trial_id in self._running:
-            self._take_report(self._running[trial_id], Report(result))
+            self._take_report(self._running[trial_id], report_in(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note how a stage ended; its last result arrives only here."""
@@ -139,7 +143,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         if running is None:
             return
         stage, launch = running.stage, self._launch
-        report = Report(result or {})
+        self._ended.append(running.trial)
+        report = report_in(result or {})
         self._take_report(running, report)
         if error:
             self._suspects.append(_Suspect(running, time.monotonic() + _NODE_DEATH_NOTICE_S))
@@ -166,6 +171,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
         self._decide_suspects()
+        suspected = [suspect.running.trial for suspect in self._suspects]
+        self._ended = [trial for trial in self._ended if trial in suspected or not trial.forget()]
         if self._cluster.may_grow:
             ready = self._launch.queue.ready(limit=256)
             running = [running.request for running in self._running.values()]
@@ -178,10 +185,16 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         running = self._running.get(trial_id)
         if running is not None:
             for progress in report.events:
-                if self._launch.prunes(running.stage, progress):
+                if self._launch.prunes(running.stage, progress) and not report.has_ended:
                     running.pruned_at = progress
+                    self._halt(running.trial, progress.epoch)
                     return True
         return self.is_draining and bool(report.events)
+
+    def settle(self) -> None:
+        """Wait until workers have published the curves of stages that were stopped."""
+        if self._halting:
+            ray.wait(self._halting, num_returns=len(self._halting), timeout=_HALT_S)
 
     def running_trials(self) -> list[StageTrial]:
         """Return the trials that have been handed to Tune and have not ended."""
@@ -239,6 +252,12 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             if (actor := running.trial.temporary_state.ray_actor) is not None:
                 ray.kill(actor)
 
+    def _halt(self, trial: StageTrial, epoch: int) -> None:
+        """Let a worker end its stage now: a stopped trial alone would train on until the worker takes another."""
+        if (actor := trial.temporary_state.ray_actor) is not None:
+            _, still = ray.wait(self._halting, num_returns=len(self._halting), timeout=0) if self._halting else ([], [])
+            self._halting = [*still, actor.halt.remote(epoch)]
+
     def _build_trial(self, assignment: Assignment) -> StageTrial:
         launch, spec, stage = self._launch, self._spec, assignment.stage
         resources = launch.resources(stage)
@@ -253,6 +272,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
                 "gpu_share": assignment.request.get("GPU", 1.0),
+                "ranks": launch.ranks(stage),
                 "time_limit_s": resources.time_limit_s,
                 "hung_after_s": launch.hung_after_s,
                 "report_every_s": report_every_s,

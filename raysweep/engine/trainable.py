@@ -16,6 +16,7 @@ from ray import tune
 
 from raysweep.errors import StageError
 from raysweep.planning.model import stage_from_json
+from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import Failure
 from raysweep.stages.progress import Progress
 from raysweep.stages.watch import StageThread
@@ -88,6 +89,12 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
             if event.snapshots or time.monotonic() >= deadline:
                 return self._report(events)
 
+    def halt(self, after_epoch: int) -> None:
+        """End a stage that is stopped for good at its next sign of life, and publish its curve up to an epoch."""
+        if self._is_running and self._thread is not None and self._thread.stop():
+            self._is_running = False
+            publish_curve(stage_from_json(self._settings["stage"]), Store(self._settings["store"]), after_epoch)
+
     def cleanup(self) -> None:
         """End the stage that runs, if any, at its next sign of life."""
         if self._is_running and self._thread is not None:
@@ -111,6 +118,7 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
             threads=settings["threads"],
             attempt=settings["attempt"],
             gpu_share=settings["gpu_share"],
+            ranks=settings["ranks"],
             beat=thread.beat,
         )
 

@@ -23,7 +23,7 @@ from raysweep.engine.interrupt import DRAINING, first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.search import QueueAlgorithm
 from raysweep.engine.trainable import RUN_STAGE, StageTrainable
-from raysweep.engine.trial import Report
+from raysweep.engine.trial import report_in
 from raysweep.errors import StoreError
 
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -106,6 +106,7 @@ class TuneExecutor:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
                 ),
             ).fit()
+            algorithm.settle()
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -134,7 +135,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop a trial that has saved its last epoch, for now or for good."""
-        stop = self._algorithm.stops(trial.trial_id, Report(result))
+        stop = self._algorithm.stops(trial.trial_id, report_in(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysweep.methods._method import MethodSettings, View
+from raysweep.methods._settings import MethodSettings, View
 from raysweep.settings import Augmentation, Optimisation
 
 WHOLE_CROP = Augmentation(crop_scale=(0.2, 1.0), jitter_p=0.0, blur_p=0.0)

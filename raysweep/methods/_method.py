@@ -1,27 +1,17 @@
-"""What a pretraining method is: settings that validate without torch, and a loss over views of a batch."""
+"""What a pretraining method is: a loss over views of a batch, around an encoder."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import model_validator
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raysweep.errors import PackError, StudyError
-from raysweep.lazy import F, nn, torch
-from raysweep.settings import (
-    CONVOLUTIONAL,
-    HIERARCHICAL,
-    TRANSFORMER,
-    Augmentation,
-    Backbone,
-    Optimisation,
-    Settings,
-)
+from raysweep.lazy import nn, torch
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._ranks import ALONE, Ranks
+from raysweep.methods._settings import MethodSettings, View
+from raysweep.settings import CONVOLUTIONAL, HIERARCHICAL, TRANSFORMER, Backbone
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,108 +21,9 @@ if TYPE_CHECKING:
     from raysweep.data.pack import Pack
     from raysweep.sources.encoder import Encoder
 
+_CALLS = ("forward", "feature_maps", "tokens")
+"""What methods call of nets."""
 ALL_ENCODERS = frozenset({CONVOLUTIONAL, HIERARCHICAL, TRANSFORMER})
-
-
-Target = Literal["labels", "masks"] | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a method knows of the run it trains in."""
-
-    num_slices: int
-    """Slices trained on; ids are below it."""
-    batch_size: int
-    """Slices of a batch."""
-    steps_per_epoch: int
-    """Optimiser steps of an epoch."""
-    total_steps: int
-    """Optimiser steps of the whole schedule."""
-    image_size: int
-    """Side of a full view in pixels."""
-    num_classes: int = 0
-    """Classes of the pack's masks, background included."""
-    num_labels: int = 0
-    """Labels of a slice."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The views of B slices, and what is known of these slices."""
-
-    views: Sequence[Tensor]
-    """One (B, C, H, W) float32 tensor for each view of the method."""
-    ids: Tensor
-    """(B,) int64, the position of each slice in the data set."""
-    step: int = 0
-    """Optimiser steps taken before this one."""
-    places: Sequence[Tensor] = ()
-    """For each view (B, 2, 3) float32, where it lies in its slice; see ``_places.cell_centres``."""
-    positions: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(B,) float32, how far along its volume each slice lies, from 0 to 1."""
-    labels: Tensor | None = None
-    """(B, L) float32, NaN where unknown; there if the settings' target is labels."""
-    masks: Sequence[Tensor] = ()
-    """For each view (B, H, W) int64 classes; there if the settings' target is masks."""
-
-
-class View(Settings):
-    """One of the views that a method takes of each slice."""
-
-    augmentation: Augmentation = Augmentation()
-    """Random transformations of the view."""
-    size_px: int | None = None
-    """Side of the square view in pixels; null for the study's image size."""
-
-
-class MethodSettings(Settings, ABC):
-    """Settings that every method has; a method adds its own and overrides the defaults.
-
-    A study that changes one key of a group, as in ``optimisation: {lr: 1.e-4}``, keeps the method's own
-    defaults for the others.
-    """
-
-    optimisation: Optimisation = Optimisation()
-    """Optimiser and learning-rate schedule."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_defaults_of_the_method(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        defaults = {key: field.default for key, field in cls.model_fields.items()}
-        return {key: _overlay(defaults.get(key), value) for key, value in given.items()}
-
-    @model_validator(mode="after")
-    def _schedule_needs_no_validation(self) -> MethodSettings:
-        if self.optimisation.schedule == "plateau":
-            raise ValueError("pretraining validates nothing that plateau could watch; take cosine, polynomial or step")
-        return self
-
-    @abstractmethod
-    def views(self, image_size: int) -> tuple[View, ...]:
-        """Return the views that the method takes of each slice, in the order that its loss expects.
-
-        Args:
-            image_size: the study's image size in pixels, which the size of small views follows.
-        """
-
-    def target(self) -> Target:
-        """Return what the loss learns from beside the slices: nothing, labels of slices, or masks."""
-        return None
-
-    def learnt_labels(self, labels: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-        """Return labels (N, L) of slices as the loss learns them, NaN where one is left out."""
-        return labels
-
-
-def _overlay(default: Any, given: Any) -> Any:
-    """Return ``given`` with what it leaves out of a settings group taken from ``default``."""
-    if not (isinstance(default, Settings) and isinstance(given, Mapping)):
-        return given
-    changed = {key: _overlay(getattr(default, str(key), None), value) for key, value in given.items()}
-    return default.model_dump() | changed
 
 
 class Method(ABC):
@@ -159,9 +50,15 @@ class Method(ABC):
     encoder_types: ClassVar[frozenset[str]] = ALL_ENCODERS
     """Types of encoder that the method can train."""
 
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder",)
+    """Nets whose rows the ranks of a data-parallel run share out, as they do of momentum copies: the large ones, each
+    row of whose output follows from the same row of its input. Every rank computes the others on the whole batch."""
+
     nets: Any
     """Everything with parameters or buffers, a ModuleDict (whose entries mypy would take for tensors);
     ``nets["encoder"]`` is the encoder that gradients reach, and no gradient reaches what is named ``momentum_...``."""
+    ranks: Ranks = ALONE
+    """Who trains together."""
     features: Tensor | None = None
     """Encoder features (B, D) of the last batch, detached float32; what ``collapse_metrics`` takes."""
 
@@ -226,6 +123,27 @@ class Method(ABC):
         ):
             raise PackError(f"{pack.path} has no masks in its train split, but method {cls.name!r} learns from them")
 
+    def join(self, ranks: Ranks) -> None:
+        """Train together with others: from now on, calls of large nets are divided among the ranks."""
+        self.ranks = ranks
+        for net in self._divided():
+            for name in _CALLS:
+                if hasattr(net, name):
+                    setattr(net, name, ranks.divided(getattr(net, name)))
+
+    def add_gradients(self) -> None:
+        """Give every rank the gradients of the whole batch."""
+        partial = {id(parameter) for net in self._divided() for parameter in net.parameters()}
+        trained = self.trainable()
+        self.ranks.add_gradients(
+            [parameter for parameter in trained if id(parameter) in partial],
+            [parameter for parameter in trained if id(parameter) not in partial],
+        )
+
+    def _divided(self) -> list[nn.Module]:
+        names = [name for net in self.divided_nets for name in (net, f"momentum_{net}")]
+        return [self.nets[name] for name in names if name in self.nets]
+
     def views(self) -> tuple[View, ...]:
         """Return the views that ``loss`` expects, in order."""
         return self.settings.views(self.run.image_size)
@@ -280,34 +198,3 @@ class Method(ABC):
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Return a context without autocast on the device of ``x``: losses are computed in float32."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def feature_std(features: Tensor) -> Tensor:
-    """Return how spread (B, D) features are on the unit sphere: 1 for uniform, 0 for a single point.
-
-    Source: Chen & He 2021, arXiv:2011.10566, section 4.1, times the square root of D.
-    """
-    with torch.no_grad():
-        unit = F.normalize(features.detach().float(), dim=1)
-        spread: Tensor = unit.std(0, correction=0).mean() * features.shape[1] ** 0.5
-        return spread
-
-
-def effective_rank(features: Tensor) -> Tensor:
-    """Return the exponential of the entropy of the singular values of (B, D) features, from 1 to min(B, D).
-
-    Source: Garrido et al. 2023, arXiv:2210.02885, equation 1.
-    """
-    with torch.no_grad():
-        singular = torch.linalg.svdvals(features.detach().float())
-        share = singular / singular.sum().clamp(min=torch.finfo(torch.float32).tiny)
-        rank: Tensor = torch.special.entr(share).sum().exp()
-        return rank
-
-
-def collapse_metrics(features: Tensor) -> dict[str, Tensor]:
-    """Return ``feature_std`` and ``effective_rank`` of (B, D) features.
-
-    It takes a singular value decomposition: for once an epoch, not for every step.
-    """
-    return {"feature_std": feature_std(features), "effective_rank": effective_rank(features)}

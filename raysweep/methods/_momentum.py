@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import Field
 
 from raysweep.lazy import nn, torch
-from raysweep.methods._method import Method, MethodSettings
+from raysweep.methods._method import Method
+from raysweep.methods._settings import MethodSettings
 
 if TYPE_CHECKING:
     from raysweep.sources.encoder import Encoder

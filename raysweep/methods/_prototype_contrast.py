@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from raysweep.lazy import nn, torch
+from raysweep.methods._batch import Batch, Run
 from raysweep.methods._clustering import default_num_clusters, spherical_kmeans
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import unit
-from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._method import full_precision
 from raysweep.methods._moco import MoCo, MoCoSettings
 from raysweep.settings import Optimisation
 

@@ -8,7 +8,7 @@ solarisation are the paper's; a blur kernel of a tenth of the view becomes a sta
 
 from __future__ import annotations
 
-from raysweep.methods._method import MethodSettings, View
+from raysweep.methods._settings import MethodSettings, View
 from raysweep.settings import Augmentation
 
 MOCO_V1 = Augmentation(crop_scale=(0.2, 1.0), jitter_p=1.0, brightness=0.4, contrast=0.4, gamma=0.4, blur_p=0.0)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from raysweep.methods import _recipes
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import mlp
-from raysweep.methods._method import Batch, Method, Run, feature_std, full_precision
+from raysweep.methods._method import Method, full_precision
 from raysweep.settings import Optimisation
 
 if TYPE_CHECKING:

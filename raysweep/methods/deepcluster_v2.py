@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from raysweep.lazy import nn, torch
 from raysweep.methods._assignment import AssignmentSettings, ClusterAssignment
+from raysweep.methods._batch import Run
 from raysweep.methods._clustering import spherical_kmeans
-from raysweep.methods._method import Run
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from raysweep.lazy import torch
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._contrastive import default_queue_size, in_groups, info_nce
 from raysweep.methods._heads import dense_mlp, unit
-from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._method import full_precision
 from raysweep.methods._moco import MoCo
 from raysweep.methods.moco_v2 import MoCov2Settings
 

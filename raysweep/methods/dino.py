@@ -8,7 +8,10 @@ from pydantic import Field
 
 from raysweep.lazy import torch
 from raysweep.methods import _recipes
-from raysweep.methods._method import Batch, Run, View, feature_std, full_precision
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
+from raysweep.methods._method import full_precision
+from raysweep.methods._settings import View
 from raysweep.methods._teacher import TeacherMethod, TeacherSettings
 from raysweep.settings import Augmentation, Optimisation
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from raysweep.lazy import F, torch
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._masked import MaskedSettings
 from raysweep.methods._masks import layer_norm
-from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._method import full_precision
 from raysweep.methods._momentum import MomentumMethod, MomentumSettings
 from raysweep.settings import TRANSFORMER, Augmentation, Optimisation
 
@@ -65,6 +67,7 @@ class IJEPA(MomentumMethod):
     recipe: ClassVar[int] = 1
     cost: ClassVar[float] = 0.75
     encoder_types: ClassVar[frozenset[str]] = frozenset({TRANSFORMER})
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder", "predictor")
     settings: IJEPASettings
 
     def __init__(self, settings: IJEPASettings, encoder: Encoder, run: Run) -> None:

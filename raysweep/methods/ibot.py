@@ -8,8 +8,11 @@ from pydantic import Field
 
 from raysweep.lazy import nn, torch
 from raysweep.methods import _recipes
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._masks import masked_mean, random_blocks
-from raysweep.methods._method import Batch, Run, View, feature_std, full_precision
+from raysweep.methods._method import full_precision
+from raysweep.methods._settings import View
 from raysweep.methods._teacher import TeacherMethod
 from raysweep.methods.dino import DINOSettings
 from raysweep.settings import TRANSFORMER
@@ -53,6 +56,7 @@ class IBOT(TeacherMethod):
     recipe: ClassVar[int] = 1
     cost: ClassVar[float] = 8 / 3 + 10 * (96 / 224) ** 2
     encoder_types: ClassVar[frozenset[str]] = frozenset({TRANSFORMER})
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder", "projector", "patch_projector")
     settings: IBOTSettings
     separate_heads: ClassVar[bool] = False
     """Whether patches have a head of their own."""

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import unit
 from raysweep.methods._jigsaw import build_jigsaw_head, embed_jigsaw, jigsaw_view_px, patch_px
-from raysweep.methods._method import Batch, Run, View, feature_std
 from raysweep.methods._moco import MoCo
+from raysweep.methods._settings import View
 from raysweep.methods.moco_v2 import MoCov2Settings
 from raysweep.settings import Augmentation
 

@@ -8,8 +8,11 @@ from pydantic import Field
 
 from raysweep.methods import _recipes
 from raysweep.methods._bank import bank_cross_entropy
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import mlp, unit
-from raysweep.methods._method import Batch, Method, MethodSettings, Run, View, feature_std, full_precision
+from raysweep.methods._method import Method, full_precision
+from raysweep.methods._settings import MethodSettings, View
 from raysweep.settings import Augmentation, Optimisation
 
 if TYPE_CHECKING:

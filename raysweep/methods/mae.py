@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from raysweep.methods._batch import Batch, Run
 from raysweep.methods._masked import MaskedSettings
 from raysweep.methods._masks import normalised_patches, random_order
-from raysweep.methods._method import Batch, Method, Run, full_precision
+from raysweep.methods._method import Method, full_precision
 from raysweep.settings import TRANSFORMER
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class MAE(Method):
     recipe: ClassVar[int] = 1
     cost: ClassVar[float] = 0.25
     encoder_types: ClassVar[frozenset[str]] = frozenset({TRANSFORMER})
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     settings: MAESettings
 
     def __init__(self, settings: MAESettings, encoder: Encoder, run: Run) -> None:

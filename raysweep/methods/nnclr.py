@@ -8,9 +8,11 @@ from pydantic import Field
 
 from raysweep.lazy import torch
 from raysweep.methods import _recipes
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._contrastive import batch_nce, default_queue_size
 from raysweep.methods._heads import mlp, unit
-from raysweep.methods._method import Batch, Method, Run, feature_std, full_precision
+from raysweep.methods._method import Method, full_precision
 from raysweep.settings import Augmentation, Optimisation
 
 if TYPE_CHECKING:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from raysweep.methods._bank import bank_cross_entropy
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import mlp, unit
 from raysweep.methods._jigsaw import build_jigsaw_head, embed_jigsaw, jigsaw_view_px, patch_px
-from raysweep.methods._method import Batch, Method, Run, View, feature_std, full_precision
+from raysweep.methods._method import Method, full_precision
+from raysweep.methods._settings import View
 from raysweep.methods.insdis import InsDisSettings
 
 if TYPE_CHECKING:

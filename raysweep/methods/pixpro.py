@@ -8,8 +8,10 @@ from pydantic import Field
 
 from raysweep.lazy import nn, torch
 from raysweep.methods import _recipes
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import dense_mlp, unit
-from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._method import full_precision
 from raysweep.methods._momentum import MomentumMethod, MomentumSettings
 from raysweep.methods._places import cell_centres
 from raysweep.settings import Optimisation

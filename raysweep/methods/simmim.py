@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from raysweep.lazy import nn, torch
+from raysweep.methods._batch import Batch, Run
 from raysweep.methods._masked import WHOLE_CROP, MaskedSettings
 from raysweep.methods._masks import enlarge, masked_mean, patchify, random_cells
-from raysweep.methods._method import Batch, Method, Run, full_precision
+from raysweep.methods._method import Method, full_precision
 from raysweep.settings import TRANSFORMER, Augmentation, Optimisation
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from raysweep.errors import StudyError
 from raysweep.lazy import F
+from raysweep.methods._batch import Batch, Run
 from raysweep.methods._masked import WHOLE_CROP, MaskedSettings
 from raysweep.methods._masks import masked_mean, normalised_patches, patchify, random_cells
-from raysweep.methods._method import Batch, Method, Run, full_precision
+from raysweep.methods._method import Method, full_precision
 from raysweep.settings import CONVOLUTIONAL, Augmentation, Optimisation
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class SparK(Method):
     recipe: ClassVar[int] = 1
     cost: ClassVar[float] = 1.0
     encoder_types: ClassVar[frozenset[str]] = frozenset({CONVOLUTIONAL})
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     settings: SparKSettings
 
     def __init__(self, settings: SparKSettings, encoder: Encoder, run: Run) -> None:
@@ -83,13 +85,12 @@ class SparK(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss; 1 is what predicting every square's mean scores."""
-        from raysweep.methods._sparse import sparse, spread
+        from raysweep.methods._sparse import spread
 
         (view,) = batch.views
         grid = view.shape[2] // self.side, view.shape[3] // self.side
         hidden = random_cells(len(view), *grid, self.settings.mask_share).to(view.device)
-        with sparse(self.nets["encoder"], ~hidden):
-            maps = self.nets["encoder"].feature_maps(view * spread(~hidden, *view.shape[2:])[:, None])
+        maps = self.ranks.divided(self._encode_visible)(view, ~hidden)
         last, maps = maps[-1], maps[-_NUM_MAPS:]
         self.features = (last.detach().float().sum((2, 3))) / (~hidden).sum((1, 2))[:, None]
         filled = self.nets["densify"](maps, [spread(~hidden, *m.shape[2:]) for m in maps])
@@ -99,6 +100,13 @@ class SparK(Method):
             predictions = patchify(pixels, self.side)
             error = (predictions - normalised_patches(view, self.side)).square().mean(-1)
             return {"loss": masked_mean(error, hidden.flatten(1))}
+
+    def _encode_visible(self, view: Tensor, visible: Tensor) -> list[Tensor]:
+        from raysweep.methods._sparse import sparse, spread
+
+        with sparse(self.nets["encoder"], visible):
+            maps: list[Tensor] = self.nets["encoder"].feature_maps(view * spread(visible, *view.shape[2:])[:, None])
+        return maps
 
 
 METHOD = SparK

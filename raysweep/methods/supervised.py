@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from raysweep.lazy import F, nn
-from raysweep.methods._method import Batch, Method, MethodSettings, Run, Target, View, full_precision
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._method import Method, full_precision
+from raysweep.methods._settings import MethodSettings, Target, View
 from raysweep.settings import Augmentation, LabelRange, Optimisation, Uncertain, Unknown, later
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Supervised(Method):
     paper: ClassVar[str] = "Hosseinzadeh Taher et al. 2021, arXiv:2108.05930"
     recipe: ClassVar[int] = 2
     cost: ClassVar[float] = 1.0
+    divided_nets: ClassVar[tuple[str, ...]] = ("encoder", "head")
     settings: SupervisedSettings
 
     def __init__(self, settings: SupervisedSettings, encoder: Encoder, run: Run) -> None:

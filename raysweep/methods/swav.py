@@ -8,10 +8,12 @@ from pydantic import Field
 
 from raysweep.lazy import torch
 from raysweep.methods._assignment import AssignmentSettings
+from raysweep.methods._batch import Batch, Run
 from raysweep.methods._clustering import default_num_clusters, sinkhorn
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._contrastive import default_queue_size
 from raysweep.methods._heads import build_prototypes, mlp, normalise_prototypes, unit
-from raysweep.methods._method import Batch, Method, Run, feature_std, full_precision
+from raysweep.methods._method import Method, full_precision
 
 if TYPE_CHECKING:
     from torch import Tensor

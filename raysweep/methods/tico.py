@@ -8,8 +8,10 @@ from pydantic import Field
 
 from raysweep.lazy import nn, torch
 from raysweep.methods import _recipes
+from raysweep.methods._batch import Batch, Run
+from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import mlp, unit
-from raysweep.methods._method import Batch, Run, feature_std, full_precision
+from raysweep.methods._method import full_precision
 from raysweep.methods._momentum import MomentumMethod, MomentumSettings
 from raysweep.settings import Optimisation
 
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class TiCoSettings(_recipes.ByolViewSettings, MomentumSettings):
-    """Settings of TiCo. Numbers are those of arXiv:2206.10698, section 4.1, unless a comment says otherwise."""
+    """Settings of TiCo, after arXiv:2206.10698.
+
+    What the paper says of beta and rho could not be read again. Public implementations agree on a beta of 0.9, with a
+    rho of 8 (lightly) or of 20 (others, who name sweeps of the paper between 16 and 20).
+    """
 
     # The paper trains 4096 images a step with LARS; AdamW at 1e-3 suits batches of some hundred slices.
     optimisation: Optimisation = Optimisation(optimiser="adamw", lr=1e-3, weight_decay=1.5e-6, warmup_epochs=1)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from raysweep import registry
 from raysweep.errors import StudyError
 from raysweep.identity import content_id
 from raysweep.planning.annotations import repetitions, resolve_count
+from raysweep.planning.components import Components, EpochCost
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
@@ -80,17 +79,13 @@ class _Builder:
         self.naive_epochs: Counter[str] = Counter()
         self._chains: dict[tuple[Any, ...], _Chain] = {}
         self._strategies: dict[tuple[Any, ...], str] = {}
-        self._tasks = {name: self._task(name) for name in study.task_names}
-        self._method = cache(self._method_config)
-        self._tuning = cache(self._tuning_config)
-        self._pretrain_cost = cache(self._pretrain_epoch)
-        self._finetune_cost = cache(self._finetune_epoch)
+        self._components = Components(study, packs)
         self._digest = cache(weights_digest)
 
     def cell(self, point: _Point) -> Cell:
         """Return a grid point with its stages, adding those that are new."""
         chain = self._chain(point)
-        task = self._tasks[point.task]
+        task = self._components.tasks[point.task]
         strategy = self._strategy(point, task.settings.pack)
         pack = self.packs[task.settings.pack]
         available = pack.num_annotated[task.settings.annotate_by]
@@ -102,13 +97,13 @@ class _Builder:
             "pack": pack.digest,
             "annotations": count,
             "seed": point.seed,
-            "tuning": self._tuning(point.tuning),
+            "tuning": self._components.tuning(point.tuning),
         }
         if task.settings.training.steps == "kalapos2022":
             config["repeat"] = repetitions(point.asked, available)
         epochs = task.settings.training.epochs
         cell_fields = (point.source, point.method, point.length, count, str(point.asked), point.seed, point.task)
-        cost = self._finetune_cost(point.task, point.backbone, point.tuning, count, config.get("repeat", 1))
+        cost = self._components.finetune_epoch(point.task, point.backbone, point.tuning, count, config.get("repeat", 1))
         stage = self._add("finetune", config, epochs, task.settings.pack, inputs_of(self._weights_step(point)), cost)
         for pretraining, length in chain.trained.items():
             self.naive_epochs[pretraining] += length
@@ -187,7 +182,7 @@ class _Builder:
         shared = self.study.pretraining
         config = {
             **self._common("pretrain", backbone, start),
-            "method": self._method(method),
+            "method": self._components.method(method),
             "pack": self.packs[pack].digest,
             "epochs": length,
             "batch_size": shared.batch_size,
@@ -195,13 +190,13 @@ class _Builder:
             "precision": shared.precision,
             "seed": seed,
         }
-        cost = self._pretrain_cost(method, pack, backbone)
+        cost = self._components.pretrain_epoch(method, pack, backbone)
         stage = self._add("pretrain", config, length, pack, inputs_of(self.study.sources[source][0].weights), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
         return stage
 
     def _add(
-        self, kind: Kind, config: dict[str, Any], epochs: int, pack: str, weights: dict[str, str], cost: _EpochCost
+        self, kind: Kind, config: dict[str, Any], epochs: int, pack: str, weights: dict[str, str], cost: EpochCost
     ) -> str:
         stage = content_id(config)
         if stage not in self.stages:
@@ -214,62 +209,13 @@ class _Builder:
             )
         return stage
 
-    def _pretrain_epoch(self, method: str, pack: str, backbone: str) -> _EpochCost:
-        shared, facts = self.study.pretraining, self.packs[pack]
-        decides = {
-            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
-            "method": self._method(method),
-            "pack": facts.digest,
-            "training": [shared.batch_size, shared.image_size, shared.precision],
-        }
-        batch = min(shared.batch_size, facts.num_train_slices)
-        return _EpochCost(content_id(decides), facts.num_train_slices // max(batch, 1) * batch)
-
-    def _finetune_epoch(self, task: str, backbone: str, tuning: str, count: int, repeat: int) -> _EpochCost:
-        planned = self._tasks[task]
-        facts, training = self.packs[planned.settings.pack], planned.settings.training
-        decides: dict[str, Any] = {
-            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
-            "task": planned.config,
-            "pack": facts.digest,
-            "tuning": self._tuning(tuning),
-        }
-        images = facts.num_annotated["slice"]
-        if training.steps == "natural":
-            decides["annotations"] = count
-            images = round(images * count / max(1, facts.num_annotated[planned.settings.annotate_by]))
-        if training.steps == "kalapos2022":
-            decides["annotations"] = count
-            steps = max(1, count * repeat // training.batch_size)
-        else:
-            steps = math.ceil(images / training.batch_size)
-        return _EpochCost(content_id(decides), steps * training.batch_size)
-
     def _common(self, kind: Kind, backbone: str, start: dict[str, Any]) -> dict[str, Any]:
         return {
             "format": IDENTITY_FORMAT,
             "kind": kind,
-            "backbone": self.study.backbones[backbone].model_dump(mode="json"),
+            "backbone": self._components.backbone(backbone),
             "start": start,
         }
-
-    def _method_config(self, name: str) -> dict[str, Any]:
-        recipe = registry.load("methods", name).METHOD.recipe
-        return {"name": name, "recipe": recipe, "settings": self.study.method_settings(name).model_dump(mode="json")}
-
-    def _tuning_config(self, name: str) -> str | dict[str, Any]:
-        """Return how a configuration names a mode: by its kind alone where there is nothing to set."""
-        kind, settings = self.study.tuning_settings(name)
-        values = settings.model_dump(mode="json")
-        recipe = registry.load("tuning", kind).TUNING.recipe
-        return {"kind": kind, "recipe": recipe, "settings": values} if values else kind
-
-    def _task(self, name: str) -> _TaskPlan:
-        settings = self.study.task_settings(name)
-        kind = self.study.tasks[name]["kind"]
-        recipe = registry.load("tasks", kind).TASK.recipe
-        config = {"kind": kind, "recipe": recipe, "settings": settings.model_dump(mode="json", exclude={"pack"})}
-        return _TaskPlan(settings, config)
 
     def _check_channels(self, backbone: str, pack: str) -> None:
         wanted, found = self.study.backbones[backbone].channels, self.packs[pack].num_channels
@@ -286,15 +232,3 @@ class _Chain:
 
     start: dict[str, Any]
     trained: dict[str, int]
-
-
-@dataclass(frozen=True)
-class _EpochCost:
-    shape: str
-    images: int
-
-
-@dataclass(frozen=True)
-class _TaskPlan:
-    settings: Any
-    config: dict[str, Any]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from raysweep import registry
 from raysweep.planning.model import Kind, Plan, Stage, is_done
 from raysweep.store import LedgerRecord
 
 ASSUMED_IMAGES_PER_S = {"gpu": 500.0, "cpu": 2.5}
 """Training images of 224 x 224 pixels per second and GPU, or CPU core: the order of a U-Net with a ResNet-50."""
 _REFERENCE_PX = 224**2
-ASSUMPTION = "500 images/s per GPU and 2.5 per CPU core at 224 x 224 pixels, in proportion to the pixels"
+ASSUMPTION = (
+    "500 images/s per GPU and 2.5 per CPU core at 224 x 224 pixels, in proportion to pixels and the method's cost"
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Measured:
     """What earlier stages of one shape took."""
 
     epoch_s: float
-    """Mean seconds of an epoch, validation and saving included."""
+    """Mean seconds of an epoch, validation and saving included, times the ranks that shared it."""
     gpu_peak_bytes: int | None = None
     """Most GPU memory that one of them held."""
     gpu_total_bytes: int | None = None
@@ -36,6 +39,10 @@ class Rates:
     """By the shape of stages."""
     on_gpu: Mapping[Kind, bool] = field(default_factory=dict)
     """Whether stages of a kind ask for a GPU."""
+    ranks: Mapping[Kind, int] = field(default_factory=dict)
+    """Processes that train a stage of a kind together; 1 where it says nothing."""
+    slow_down: Mapping[Kind, float] = field(default_factory=dict)
+    """By what an epoch of a kind takes longer than that; 1 where nothing is said."""
 
     def knows(self, stage: Stage) -> bool:
         """Whether the stage's shape was measured."""
@@ -43,11 +50,15 @@ class Rates:
 
     def epoch_s(self, stage: Stage) -> float:
         """Return the seconds of one epoch."""
+        return self._alone_epoch_s(stage) * self.slow_down.get(stage.kind, 1.0)
+
+    def _alone_epoch_s(self, stage: Stage) -> float:
         found = self.measured.get(stage.shape)
         if found is not None:
-            return found.epoch_s
+            return found.epoch_s / self.ranks.get(stage.kind, 1)
         device = "gpu" if self.on_gpu.get(stage.kind) else "cpu"
-        return max(stage.images, 1) * _pixels(stage) / _REFERENCE_PX / ASSUMED_IMAGES_PER_S[device]
+        images_per_s = ASSUMED_IMAGES_PER_S[device] * self.ranks.get(stage.kind, 1) / _relative_cost(stage)
+        return max(stage.images, 1) * _pixels(stage) / _REFERENCE_PX / images_per_s
 
     def stage_s(self, stage: Stage) -> float:
         """Return the seconds of a whole stage."""
@@ -153,6 +164,14 @@ def longest_paths(
             before = 0.0 if skip(parent) else cost(parent) * stage.parent.epoch / parent.epochs
             after[parent.id] = max(after.get(parent.id, 0.0), before + longest[stage.id])
     return longest
+
+
+def _relative_cost(stage: Stage) -> float:
+    """Return the arithmetic of a step relative to supervised training on one view a slice."""
+    if stage.kind == "finetune" or "method" not in stage.config:
+        return 1.0
+    cost: float = registry.load("methods", stage.config["method"]["name"]).METHOD.cost
+    return cost
 
 
 def critical_path(plan: Plan, cost: Callable[[Stage], float]) -> list[tuple[Stage, int]]:

@@ -9,7 +9,10 @@ from raysweep.store import Store
 from raysweep.study import Resources
 
 _SELECT = """
-    SELECT shape, device != 'cpu' AS on_gpu, sum(wall_s) / sum(epochs) AS epoch_s,
+    WITH stages AS (
+        SELECT *, coalesce(try_cast(split_part(device, ' x ', 1) AS INTEGER), 1) AS ranks FROM stages
+    )
+    SELECT shape, NOT ends_with(device, 'cpu') AS on_gpu, sum(wall_s * ranks) / sum(epochs) AS epoch_s,
            max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes,
            coalesce(stddev_samp(wall_s / epochs) / avg(wall_s / epochs), 0) AS spread
     FROM stages WHERE status = 'done' AND shape IS NOT NULL AND epochs > 0 AND wall_s IS NOT NULL AND device IS NOT NULL
@@ -26,7 +29,7 @@ def measured_rates(store: Store, resources: Resources) -> Rates:
         for row in rows
         if row["on_gpu"] in on_gpu.values()
     }
-    return Rates(measured, on_gpu)
+    return Rates(measured, on_gpu, {"pretrain": resources.pretrain.num_ranks})
 
 
 def test_scores(store: Store) -> dict[str, float]:

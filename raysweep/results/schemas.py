@@ -102,7 +102,7 @@ STAGES = Table(
         Column("kind", _dictionary, "pretrain or finetune"),
         Column("status", _dictionary, "done, failed, or stopped by the study's scheduler"),
         Column("method", _dictionary, "pretraining method, or null for a finetune stage"),
-        Column("task", _dictionary, "kind of task (segmentation), or null for a pretrain stage"),
+        Column("task", _dictionary, "kind of task (segmentation, classification), or null for a pretrain stage"),
         Column("pack", _string, "digest of the pack it trained on"),
         Column("encoder", _dictionary, "timm name of the encoder"),
         Column("parent", _string, "stage whose snapshot it started from; null if none"),
@@ -113,7 +113,7 @@ STAGES = Table(
         Column("images", _int, "training images seen"),
         Column("num_train", _int, "training slices in use"),
         Column("best_epoch", _int, "epoch whose weights were tested"),
-        Column("metric", _dictionary, "name of the score, for example dice"),
+        Column("metric", _dictionary, "name of the score, for example dice or auc"),
         Column("val_score", _float, "score of the best epoch on the validation split, 0 to 1"),
         Column("test_score", _float, "score of the best epoch on the test split, 0 to 1"),
         Column("config", _string, "canonical JSON that the id is the hash of"),
@@ -124,6 +124,7 @@ STAGES = Table(
             since=2,
         ),
         Column("train_subset", pa.list_(_string), "slices trained on, as subject/frame/slice number"),
+        Column("notes", pa.list_(_string), "what a reader of its scores must know; null if nothing", since=4),
         Column("error", _string, "what made it fail: the exception's last line; null if done"),
         Column(
             "shape",
@@ -152,7 +153,7 @@ EPOCHS = Table(
         Column("epoch", _int, "epoch, from 1; 0 is before training"),
         Column("step", _int, "optimiser steps taken so far"),
         Column("split", _dictionary, "train or val"),
-        Column("metric", _dictionary, "name of the metric: loss, dice, iou, lr, feature_std, ..."),
+        Column("metric", _dictionary, "name of the metric: loss, dice, auc, lr, feature_std, ..."),
         Column("value", _float, "value of the metric"),
         Column("elapsed_s", _float, "seconds of training so far", volatile=True),
     ),
@@ -160,7 +161,8 @@ EPOCHS = Table(
 
 CASES = Table(
     "cases",
-    "Counts and scores per test slice and class; every average is a query over these.",
+    "What was scored of the test split: a row for each slice (or volume, or subject) and class or label; every score "
+    "is a query over these.",
     (
         Column("stage", _string, "id of the finetune stage"),
         Column("split", _dictionary, "test (or val)"),
@@ -176,6 +178,35 @@ CASES = Table(
         Column("tn", _int, "true negative pixels"),
         Column("dice", _float, "2 tp / (2 tp + fp + fn); null where the class is in neither mask"),
         Column("iou", _float, "tp / (tp + fp + fn); null where the class is in neither mask"),
+        Column("unit", _dictionary, "what the row is about: slice, volume or subject; null means slice", since=4),
+        Column("scored", _bool, "whether the class or label counts in the stage's score", since=4),
+        Column(
+            "score",
+            _float,
+            "what the row adds to the stage's score: the stage's metric, an absent class as the task's settings say; "
+            "null where the row adds nothing, or the metric is no mean over cases",
+            since=4,
+        ),
+        Column(
+            "size_error",
+            _float,
+            "(fp - fn) / (tp + fn), relative error of area or volume; null where the class is not in the truth",
+            since=4,
+        ),
+        Column(
+            "hd95_mm",
+            _float,
+            "95 % quantile of the distance between outlines in mm; null where not asked for or neither mask has one",
+            since=4,
+        ),
+        Column(
+            "nsd",
+            pa.list_(_float),
+            "normalised surface Dice at each of the task's tolerances; null as hd95_mm",
+            since=4,
+        ),
+        Column("probability", _float, "probability of the label, 0 to 1", since=4),
+        Column("target", _float, "whether the label is there: 1 or 0; null where that is not known", since=4),
     ),
 )
 
@@ -232,6 +263,18 @@ VIEWS = {
                c.stage, c.lineage
         FROM cells c LEFT JOIN stages s ON s.stage = c.stage
              LEFT JOIN blocked b ON b.study = c.study AND b.cell = c.cell
+        """,
+    ),
+    "volumes": (
+        "Counts and overlap of whole volumes: those of their test slices added up, by volume, time frame and class.",
+        """
+        SELECT stage, split, subject, volume, frame, class_index, class_name, count(*) AS num_slices,
+               sum(tp)::BIGINT AS tp, sum(fp)::BIGINT AS fp, sum(fn)::BIGINT AS fn, sum(tn)::BIGINT AS tn,
+               2 * sum(tp) / nullif(2 * sum(tp) + sum(fp) + sum(fn), 0)::DOUBLE AS dice,
+               sum(tp) / nullif(sum(tp) + sum(fp) + sum(fn), 0)::DOUBLE AS iou,
+               (sum(fp) - sum(fn)) / nullif(sum(tp) + sum(fn), 0)::DOUBLE AS size_error
+        FROM cases WHERE tp IS NOT NULL AND coalesce(unit::VARCHAR, 'slice') = 'slice'
+        GROUP BY ALL
         """,
     ),
     "curves": (

@@ -15,6 +15,7 @@ from raysweep.simulation.durations import USUAL, Doubt, Durations
 from raysweep.simulation.overheads import MEASURED, Overheads
 from raysweep.simulation.run import SimulatedLaunch, Trace
 from raysweep.store import LedgerRecord
+from raysweep.study import Study
 
 _STAGES_IN_ALL = 200_000
 """Draws are as many as keep the stages simulated for one cluster below this, within the limits below."""
@@ -112,6 +113,8 @@ class Forecast:
     num_draws: int
     runs_less: bool
     """Whether the study may leave out stages or end them early, which a forecast does not foresee."""
+    contention: float | None = None
+    """How much stages that share a GPU slow each other, where shares are compared."""
 
 
 def forecast(
@@ -174,8 +177,14 @@ def forecast(
         spot=spot,
         doubt=doubt,
         num_draws=num_draws,
-        runs_less=plan.study.stop.seeds == "decided" or plan.study.stop.pruning is not None,
+        runs_less=_runs_less(plan.study, left),
     )
+
+
+def _runs_less(study: Study, left: Sequence[Stage]) -> bool:
+    tasks = [stage.config["task"]["settings"] for stage in left if stage.kind == "finetune"]
+    stops_early = any(settings.get("training", {}).get("early_stopping") for settings in tasks)
+    return study.stop.seeds == "decided" or study.stop.pruning is not None or stops_early
 
 
 def _is_drawn(left: Sequence[Stage], rates: Rates, clusters: Sequence[Cluster], spot: Spot, doubt: Doubt) -> bool:

@@ -18,7 +18,7 @@ class Overheads:
     stage_start_s: float = 0.05
     """Between two stages of a warm worker (engine_overhead: two slots, warm)."""
     stage_setup_s: float = 1.0
-    """Building the network, reading weights and opening the pack, which measured rates do not hold (simulation)."""
+    """Building the network, reading weights and opening the pack, which measured rates do not hold (stage_setup)."""
     driver_s: float = 0.012
     """CPU time of the driver for each stage; it hands out one stage at a time (engine_overhead)."""
     starting_at_once: int = MAX_STARTING

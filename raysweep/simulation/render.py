@@ -35,6 +35,7 @@ def forecast_json(found: Forecast, advice: Advice) -> dict[str, Any]:
         "assumed_factor": found.doubt.assumed_factor,
         "overheads": asdict(found.overheads),
         "spot": asdict(found.spot),
+        "contention": found.contention,
         "critical_path": [
             {"stage": stage.id, "name": stage.name, "kind": stage.kind, "epochs": epoch, "seconds": seconds}
             for stage, epoch, seconds in found.path
@@ -132,6 +133,11 @@ def _notes(found: Forecast) -> Iterator[str]:
         yield (
             f"spot nodes: {found.spot.losses_per_node_h:g} losses per node and hour, another node after "
             f"{found.spot.returns_after_s:g} s; the epoch in flight is lost"
+        )
+    if found.contention is not None:
+        yield (
+            f"contention {found.contention:g}: each further fine-tuning on a GPU slows all that share it by so much of "
+            "what one alone takes; whether their memory suffices is not looked at"
         )
     if found.runs_less:
         yield "the study may stop stages early or do without some; here all of them run to their end"

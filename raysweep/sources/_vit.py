@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Tokens:
     """(B, P, D): class and register tokens, the class token first; P is 0 for a network without."""
     patches: Tensor
     """(B, N, D), row by row; only those kept, where patches were left out."""
+
+
+pytree.register_dataclass(Tokens)  # what maps over tensors in structures finds them in this one too
 
 
 def patch_size(vit: VisionTransformer) -> int:

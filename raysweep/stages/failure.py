@@ -32,14 +32,30 @@ class Failure:
     host: str = ""
 
 
+class RankError(StageError):
+    """Another rank of a stage has ended; what ended it is why the stage fails."""
+
+    def __init__(self, rank: int, failure: Failure) -> None:
+        super().__init__(rank, failure)
+        self.rank = rank
+        self.failure = failure
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}: {self.failure.reason}"
+
+
 def failure_of(error: BaseException) -> Failure:
     """Return what an exception says about the attempt that it ended on this host."""
     reason = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error))
+    if isinstance(error, RankError):
+        trace = f"{trace}\nof rank {error.rank}:\n{error.failure.traceback}"
     return Failure(mask(reason), _kind_of(error), mask(trace), socket.gethostname())
 
 
 def _kind_of(error: BaseException) -> FailureKind:
+    if isinstance(error, RankError):
+        return error.failure.kind
     if isinstance(error, TimeLimitError):
         return "time-limit"
     if isinstance(error, MemoryError):

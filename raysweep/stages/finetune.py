@@ -132,11 +132,11 @@ class FinetuneLoop(TrainingLoop):
         return torch.cat(orders)[:num_samples]
 
     def _step(self, batch: Tensor) -> Tensor:
-        slices, masks = self._augmented(batch)
+        slices, target = self._augmented(batch)
         with self.phases("forward"):
             with self.runtime.autocast(), self._known_in_training(slices, batch):
                 output = self.network(slices)
-            loss = self.task.loss(output, masks)
+            loss = self.task.loss(output, target)
         clip_norm = self.training.optimisation.clip_norm
         optimise(loss, self.optimiser, self.scaler, self._trainable(), clip_norm, self.phases)
         if self.averaged is not None:
@@ -147,15 +147,18 @@ class FinetuneLoop(TrainingLoop):
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a batch of crops, (B, C, S, S) float32 normalised, and their masks, (B, S, S) int64."""
-        rows = self.rows[batch.numpy()]
+        """Return a batch of crops, (B, C, S, S) float32 normalised, and what the network is to make of them."""
+        rows, size, device = self.rows[batch.numpy()], self.training.image_size, self.runtime.device
+        labels = self.task.labels_of(rows)
         with self.phases("data"):
-            slices, masks = self.reader.slices(rows), self.reader.masks(rows)
+            slices, masks = self.reader.slices(rows), self.reader.masks(rows) if labels is None else []
         with self.phases("augmentation"):
             parameters = draw(self.training.augmentation, self.reader.shapes(rows), self.generator)
-            device = self.runtime.device
-            images, labels = apply(slices, parameters, self.training.image_size, masks=masks, device=device)
-            return normalised(images, self.normalisation), labels
+            if labels is None:
+                images, target = apply(slices, parameters, size, masks=masks, device=device)
+            else:
+                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+            return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
         self.beat()
@@ -246,7 +249,7 @@ class FinetuneLoop(TrainingLoop):
         write_examples(self.store, stage, evaluation.examples)
         if self.stage.keep_model:
             self.tuning.merge()
-            write_model(self.store, stage, self.network, self.origin, self.config, self.pack.class_names)
+            write_model(self.store, stage, self.network, self.origin, self.config, self.task.output_names)
         return {
             "loading": self.origin.loading,
             "num_train": len(self.rows),
@@ -255,4 +258,5 @@ class FinetuneLoop(TrainingLoop):
             "val_score": self.best_score,
             "test_score": evaluation.score,
             "train_subset": row_names(self.pack, self.rows),
+            "notes": list(evaluation.notes) or None,
         }

@@ -122,11 +122,17 @@ def optimise(
     parameters: Sequence[nn.Parameter],
     clip_norm: float | None,
     phases: Phases = UNMEASURED,
+    complete: Callable[[], None] | None = None,
 ) -> None:
-    """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None."""
+    """Take one optimiser step down the gradient of a scalar loss, clipped to ``clip_norm`` unless that is None.
+
+    ``complete`` is called when this process has its gradients, to add those of others.
+    """
     with phases("backward"):
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if complete is not None:
+            complete()
     with phases("optimiser"):
         if clip_norm is not None:
             scaler.unscale_(optimiser)

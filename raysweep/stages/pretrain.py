@@ -13,8 +13,8 @@ from torch import Tensor
 from raysweep import registry
 from raysweep.data.augment import AugmentationParameters, Slices, apply, draw, keep_whole, places
 from raysweep.data.slices import normalised, relative_positions
-from raysweep.errors import PackError
-from raysweep.methods import Batch, Method, MethodSettings, Run, collapse_metrics
+from raysweep.errors import PackError, StageError
+from raysweep.methods import ALONE, Batch, Method, MethodSettings, Ranks, Run, collapse_metrics
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
@@ -33,8 +33,9 @@ class PretrainLoop(TrainingLoop):
     Shapes: B batch, C channels, H and W of a view.
     """
 
-    def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int) -> None:
+    def __init__(self, stage: Stage, store: Store, runtime: Runtime, attempt: int, ranks: Ranks = ALONE) -> None:
         super().__init__(stage, store, runtime, attempt)
+        self.ranks = ranks
         chosen = self.config["method"]
         kind: type[Method] = registry.load("methods", chosen["name"]).METHOD
         self.method_settings: MethodSettings = kind.Settings.model_validate(chosen["settings"])
@@ -45,11 +46,14 @@ class PretrainLoop(TrainingLoop):
         self.image_size: int = self.config["image_size"]
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
+        if self.batch_size < ranks.size:
+            raise StageError(f"{ranks.size} ranks cannot share batches of {self.batch_size} slices; ask for fewer GPUs")
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
         self.normalisation = start.normalisation
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
+        self.method.join(ranks)
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
@@ -89,7 +93,8 @@ class PretrainLoop(TrainingLoop):
     def train_epoch(self) -> dict[str, float]:
         """Take one pass over the train split in full batches, in an order drawn anew."""
         self.method.nets.train()
-        with self.runtime.autocast():
+        self.ranks.align(self.method.nets)
+        with self.runtime.autocast(), self.ranks.together(self.history.step):
             self.method.before_epoch(self.history.epoch - 1, self._whole_slices())
         order = torch.randperm(len(self.rows), generator=self.generator)
         sums: dict[str, Tensor] = {}
@@ -116,10 +121,10 @@ class PretrainLoop(TrainingLoop):
 
     def _step(self, ids: Tensor) -> dict[str, Tensor]:
         batch = self._draw_batch(ids)
-        with self.phases("forward"), self.runtime.autocast():
+        with self.phases("forward"), self.runtime.autocast(), self.ranks.together(self.history.step):
             losses = self.method.loss(batch)
-        clip_norm = self.optimisation.clip_norm
-        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), clip_norm, self.phases)
+        clip_norm, complete = self.optimisation.clip_norm, self.method.add_gradients
+        optimise(losses["loss"], self.optimiser, self.scaler, self.method.trainable(), clip_norm, self.phases, complete)
         with self.phases("optimiser"):
             self.method.after_step(self.history.step)
         self.history.step += 1
@@ -127,18 +132,19 @@ class PretrainLoop(TrainingLoop):
         return losses
 
     def _draw_batch(self, ids: Tensor) -> Batch:
-        device, rows = self.runtime.device, self.rows[ids.numpy()]
+        """Draw views of slices; each rank computes those of some, with the parameters that one alone would draw."""
+        device, rows, own = self.runtime.device, self.rows[ids.numpy()], self.ranks.share(len(ids))
         with self.phases("data"):
-            slices, shapes = self.reader.slices(rows), self.reader.shapes(rows)
-            masks = self.reader.masks(rows) if self.target == "masks" else None
+            slices, shapes = self.reader.slices(rows[own]), self.reader.shapes(rows)
+            masks = self.reader.masks(rows[own]) if self.target == "masks" else None
             labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
         views, of_masks, where = [], [], []
         with self.phases("augmentation"):
             for view in self.method.views():
                 parameters = draw(view.augmentation, shapes, self.generator)
-                images, followed = self._augment(slices, parameters, view.size_px or self.image_size, masks)
-                views.append(normalised(images, self.normalisation))
-                of_masks += followed
+                images, followed = self._augment(slices, parameters.part(own), view.size_px or self.image_size, masks)
+                views.append(normalised(self.ranks.gather(images, len(ids)), self.normalisation))
+                of_masks += [self.ranks.gather(mask, len(ids)) for mask in followed]
                 where.append(places(parameters).to(device))
         return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
 
@@ -149,6 +155,13 @@ class PretrainLoop(TrainingLoop):
             return apply(slices, parameters, size, device=self.runtime.device), []
         images, followed = apply(slices, parameters, size, masks=masks, device=self.runtime.device)
         return images, [followed]
+
+    def follow(self, last_epoch: int | None = None) -> None:
+        """Train as another rank than 0, to the end or to an epoch: what there is to publish, rank 0 publishes."""
+        self._restore()
+        while self.history.epoch < (last_epoch or self.stage.epochs):
+            self.history.epoch += 1
+            self.train_epoch()
 
     def end_epoch(self) -> tuple[int, ...]:
         """Probe the encoder and publish a snapshot of it, where the plan asks for one."""
@@ -197,4 +210,5 @@ class PretrainLoop(TrainingLoop):
             for epoch in self.store.snapshot_epochs(self.stage.id)
         ]
         write_part(self.store, "snapshots", self.stage.id, rows)
-        return {"num_train": len(self.rows), "loading": self.origin.loading}
+        several = {"device": f"{self.ranks.size} x {self.runtime.facts()['device']}"} if self.ranks.size > 1 else {}
+        return {"num_train": len(self.rows), "loading": self.origin.loading, **several}

@@ -29,8 +29,9 @@ from raysweep.stages.runtime import Runtime
 
 MAX_SLICES = 1024
 """Slices of each split that a probe takes at most, evenly spread over it."""
-MAX_CELLS = {"train": 2048, "val": 4096}
+MAX_CELLS = {"train": 2048, "val": 8192}
 """Cells of feature maps that a probe of masks takes at most from each split, evenly spread over it."""
+_ASKED_AT_ONCE = 1024
 _BATCH = 64
 _NUM_NEIGHBOURS, _TEMPERATURE = 20, 0.07
 _RIDGE, _MAX_ITERATIONS, _MIN_STD = 1e-2, 50, 1e-6
@@ -132,29 +133,37 @@ class Probes:
         }
 
     def _cells(self, encoder: Encoder, split: str) -> tuple[Tensor, Tensor]:
-        """Return the features (N, D) of cells of a split, and their classes (N,)."""
+        """Return the features (N, D) of cells of a split, and their classes (N,); other cells are never kept."""
+        rows = self._rows(split, "masks")
         features, classes = [], []
-        for part in _parts(self._rows(split, "masks")):
-            cells = _describe_cells(self._run(encoder, part)).float().cpu()
-            shapes = shapes_of(self.pack, part)
+        for first, part in zip(range(0, len(rows), _BATCH), _parts(rows), strict=True):
+            maps = _grids(self._run(encoder, part))
+            grid = maps[0].shape[2:]
+            chosen = _evenly(np.arange(len(rows) * grid.numel()), MAX_CELLS[split]) - first * grid.numel()
+            cells = torch.from_numpy(chosen[(chosen >= 0) & (chosen < len(part) * grid.numel())])
+            whole = keep_whole(shapes_of(self.pack, part))
             masks = [mask_of(self.pack, int(row)) for row in part]
-            _, labels = apply(scaled_slices(self.pack, part), keep_whole(shapes), self.image_size, masks=masks)
-            features.append(cells.flatten(2).transpose(1, 2).flatten(0, 1))
-            classes.append(_most_frequent(labels, len(self.pack.class_names), *cells.shape[2:]).flatten())
-        chosen = torch.from_numpy(_evenly(np.arange(sum(map(len, features))), MAX_CELLS[split]))
-        return torch.cat(features)[chosen], torch.cat(classes)[chosen]
+            _, labels = apply(scaled_slices(self.pack, part), whole, self.image_size, masks=masks)
+            features.append(_describe_cells(maps, cells.to(maps[0].device)).cpu())
+            classes.append(_most_frequent(labels, len(self.pack.class_names), *grid).flatten()[cells])
+        return torch.cat(features), torch.cat(classes)
 
 
-def _describe_cells(maps: list[Tensor]) -> Tensor:
-    """Return (B, D, h, w): on the finest grid of up to 28 cells a side, that map and all coarser ones, each scaled.
+def _grids(maps: list[Tensor]) -> list[Tensor]:
+    """Return the feature maps on grids of up to 28 cells a side, finest first, or the last one."""
+    return [m for m in maps if m.shape[2] <= _MAX_GRID] or maps[-1:]
+
+
+def _describe_cells(maps: list[Tensor], cells: Tensor) -> Tensor:
+    """Return what each map has at some cells, (N, D): (N,) numbers of cells on the first map's grid, row by row.
 
     Source: Hariharan et al. 2015, arXiv:1411.5752, "hypercolumns".
     """
-    chosen = [m for m in maps if m.shape[2] <= _MAX_GRID] or maps[-1:]
-    grid = chosen[0].shape[2:]
+    rows, columns = maps[0].shape[2:]
+    which, y, x = cells // (rows * columns), cells // columns % rows, cells % columns
+    found = [m[which, :, y * m.shape[2] // rows, x * m.shape[3] // columns].float() for m in maps]
     # Each map weighs as much as any other in a distance, however many channels it has.
-    scaled = [F.normalize(m.float(), dim=1) for m in chosen]
-    return torch.cat([F.interpolate(m, size=grid, mode="nearest") for m in scaled], 1)
+    return torch.cat([F.normalize(m, dim=1) for m in found], 1)
 
 
 def knn_shares(known: Tensor, shares: Tensor, asked: Tensor) -> Tensor:
@@ -162,10 +171,12 @@ def knn_shares(known: Tensor, shares: Tensor, asked: Tensor) -> Tensor:
 
     Source: Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
-    similarity = F.normalize(asked, dim=1) @ F.normalize(known, dim=1).T
-    nearest = similarity.topk(min(_NUM_NEIGHBOURS, len(known)), dim=1)
-    weights = (nearest.values / _TEMPERATURE).softmax(1)
-    return (weights[..., None] * shares[nearest.indices]).sum(1)
+    known, found = F.normalize(known, dim=1), []
+    for part in torch.split(F.normalize(asked, dim=1), _ASKED_AT_ONCE):
+        nearest = (part @ known.T).topk(min(_NUM_NEIGHBOURS, len(known)), dim=1)
+        weights = (nearest.values / _TEMPERATURE).softmax(1)
+        found.append((weights[..., None] * shares[nearest.indices]).sum(1))
+    return torch.cat(found)
 
 
 def linear_scores(known: Tensor, shares: Tensor, asked: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -27,7 +27,9 @@ def problems_of(study: Study) -> list[Problem]:
         *_tuning_problems(study.tunings),
         *_grid_problems(study),
         *_stop_problems(study),
+        *_resource_problems(study),
         *_encoder_problems(study),
+        *_network_problems(study),
     ]
 
 
@@ -73,6 +75,11 @@ def validation_problems(error: ValidationError, model: Any, prefix: str = "") ->
 def _split(line: str, prefix: str) -> Problem:
     key, separator, message = line.partition(": ")
     return (prefix + key, message) if separator else (prefix.rstrip("."), line)
+
+
+def _resource_problems(study: Study) -> Iterator[Problem]:
+    if study.resources.finetune.num_ranks > 1:
+        yield "resources.finetune", "a fine-tuning is one process on at most one GPU: ask for gpus: 1 or a share of one"
 
 
 def _stop_problems(study: Study) -> Iterator[Problem]:
@@ -218,6 +225,24 @@ def _encoder_problems(study: Study) -> Iterator[Problem]:
                 method.check_backbone(study.backbones[backbone], study.pretraining.image_size)
             except StudyError as error:
                 yield f"backbones.{backbone}", str(error)
+
+
+def _network_problems(study: Study) -> Iterator[Problem]:
+    """Yield tasks of the grid whose network cannot be built around an encoder of the grid."""
+    for name in study.task_names:
+        kind = study.tasks.get(name, {}).get("kind")
+        if kind not in registry.names("tasks"):
+            continue
+        try:
+            settings = study.task_settings(name)
+        except ValidationError:
+            continue  # stated with the task's settings
+        for backbone in study.backbone_names:
+            try:
+                if backbone in study.backbones:
+                    registry.load("tasks", kind).TASK.check_backbone(settings, study.backbones[backbone])
+            except StudyError as error:
+                yield f"tasks.{name}", f"{error} (backbones.{backbone})"
 
 
 def _unknown(where: str, name: str, allowed: Iterable[str]) -> Iterator[Problem]:

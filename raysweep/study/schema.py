@@ -114,13 +114,36 @@ class StageResources(Settings):
     cpus: float = Field(1.0, gt=0)
     """CPU cores; the stage computes with as many threads, at least one."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
-    """GPUs; fractions share one. auto: a whole one for the first stage of a shape, then the share its memory needs."""
+    """GPUs; fractions share one. auto: a whole one for the first stage of a shape, then the share its memory needs.
+    Several train a pretrain stage together, each with a share of every batch; they are on one node."""
+    ranks: int | None = Field(None, ge=1)
+    """Processes that train a pretrain stage together; null for one on each of several GPUs. Without GPUs they share
+    the CPU cores."""
     memory_gb: float | None = Field(None, gt=0)
     """Main memory in gigabytes; null asks for none."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources."""
     time_limit_s: float | None = Field(None, gt=0)
     """Seconds that one attempt may take; null for no limit."""
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> StageResources:
+        if self.gpus != "auto" and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus is a share of one GPU, or a whole number of them, not {self.gpus:g}")
+        if self.ranks is not None and self.asks_gpu and self.ranks != self._num_gpus:
+            raise ValueError(
+                f"ranks: {self.ranks} asks for a GPU each, but gpus is {self.gpus}; leave ranks out, or gpus at 0"
+            )
+        return self
+
+    @property
+    def _num_gpus(self) -> int:
+        return 1 if self.gpus == "auto" else max(1, int(self.gpus))
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that train a stage together."""
+        return self.ranks or self._num_gpus
 
     @property
     def asks_gpu(self) -> bool:

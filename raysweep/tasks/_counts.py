@@ -1,15 +1,9 @@
-"""True and false positives and negatives of segmentations, and the overlap metrics that follow from them.
-
-Counts are kept, not only scores, so that any rule for empty classes is a query over them.
-"""
+"""True and false positives and negatives of segmentations; ``metrics.overlap`` makes scores of them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-TP, FP, FN, TN = range(4)
-"""Positions in the last dimension of counts."""
 
 
 def confusion_counts(prediction: Tensor, truth: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
@@ -50,16 +44,20 @@ def confusion_counts(prediction: Tensor, truth: Tensor, num_classes: int, valid:
     return torch.stack((tp, fp, fn, tn), 2)
 
 
-def dice(counts: Tensor) -> Tensor:
-    """Return 2 tp / (2 tp + fp + fn) of (..., 4) counts, float64; NaN where the class is in neither mask."""
-    tp, fp, fn, _ = counts.double().unbind(-1)
-    return 2 * tp / (2 * tp + fp + fn)
+def structure_counts(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Count, for each case and structure, the pixels on which prediction and truth agree and differ.
 
+    Args:
+        prediction: (B, K, H, W) bool, structures that may overlap.
+        truth: (B, K, H, W) bool.
+        valid: (B, H, W) bool, the pixels that count; None for all.
 
-def iou(counts: Tensor) -> Tensor:
-    """Return tp / (tp + fp + fn) of (..., 4) counts, float64; NaN where the class is in neither mask."""
-    tp, fp, fn, _ = counts.double().unbind(-1)
-    return tp / (tp + fp + fn)
+    Returns:
+        (B, K, 4) int64: true positives, false positives, false negatives, true negatives.
+    """
+    counted = torch.ones_like(truth[:, :1]) if valid is None else valid[:, None]
+    kinds = (prediction & truth, prediction & ~truth, ~prediction & truth, ~prediction & ~truth)
+    return torch.stack([(kind & counted).sum((2, 3)) for kind in kinds], 2)
 
 
 def _out_of_range(labels: Tensor, num_classes: int) -> Tensor:

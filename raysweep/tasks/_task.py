@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from raysweep.settings import Drawing, Settings, Training, later
+from raysweep.settings import Backbone, Drawing, OwnDefaults, Training, later
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 Predict = Callable[["torch.Tensor"], "torch.Tensor"]
-"""The network as evaluation calls it: (B, C, H, W) float32 in, (B, K, H, W) float32 out, without gradients."""
+"""The network as evaluation calls it, without gradients: scaled slices (B, C, H, W) float32 in, (B, K, H, W) float32
+logits out, or (B, L) of a task that labels whole slices."""
 
 
-class TaskSettings(Settings):
-    """Settings that every task has."""
+class TaskSettings(OwnDefaults):
+    """Settings that every task has; a task adds its own and overrides the defaults."""
 
     pack: str
     """Pack of the task."""
@@ -57,17 +58,20 @@ class Evaluation:
     metrics: Mapping[str, float]
     cases: Sequence[Mapping[str, Any]]
     examples: Sequence[Example] = ()
+    notes: Sequence[str] = ()
+    """What a reader of the score must know, such as labels that could not be scored."""
 
 
 class Task(ABC):
     """A downstream task around one encoder.
 
-    Shapes: B batch, C channels, H height, W width, K classes.
+    Shapes: B batch, C channels, H height, W width, S side of a training crop, K classes, L labels.
     """
 
     Settings: ClassVar[type[TaskSettings]]
     recipe: ClassVar[int]
     """Raised whenever the task's results change for the same settings."""
+    settings: Any
 
     def __init__(self, settings: TaskSettings, encoder: Encoder, pack: Pack) -> None:
         self.settings = settings
@@ -82,19 +86,46 @@ class Task(ABC):
     def encoder_module(self) -> torch.nn.Module:
         """Return the encoder inside the network; frozen tuning leaves its weights and statistics as they are."""
 
+    def labels_of(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
+        """Return what is learnt of (B,) slices as wholes, the target of ``loss``; None where masks are learnt.
+
+        Masks follow the slices through augmentation: the target is then (B, S, S) int64, as the pack encodes them.
+        """
+        return None
+
     @abstractmethod
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of a batch: output (B, K, H, W) float, target (B, H, W) int64."""
+        """Return the scalar loss of the network's output for a batch and its target, computed in float32."""
+
+    @property
+    @abstractmethod
+    def output_names(self) -> tuple[str, ...]:
+        """What the channels of the network's output stand for."""
 
     @classmethod
     @abstractmethod
-    def check_pack(cls, pack: Pack) -> None:
-        """Check that a pack has what the task needs, before anything runs.
+    def check_pack(cls, pack: Pack, settings: Any) -> None:
+        """Check that a pack has what the task needs with these settings, before anything runs.
 
         Raises:
             PackError: saying what is missing.
         """
 
+    @classmethod  # noqa: B027 - most tasks take any encoder
+    def check_backbone(cls, settings: Any, backbone: Backbone) -> None:
+        """Check that the task's network can be built around an encoder, when a study is checked.
+
+        Raises:
+            StudyError: if it cannot; the message says why and what can.
+        """
+
     @abstractmethod
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
-        """Score the network on slices of the pack, each whole and at its native resolution."""
+        """Score the network on annotated slices of the pack, each whole.
+
+        Args:
+            rows: (N,) rows of the pack.
+            predict: the network.
+            split: the split that the rows are of, for the cases.
+            num_examples: slices whose prediction is to be kept for people to look at, at most.
+        """

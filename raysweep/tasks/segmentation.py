@@ -1,16 +1,20 @@
-"""Segmentation: a U-Net decoder on the encoder; Dice and IoU per class and test slice, at native resolution."""
+"""Segmentation: decoders by name on the encoder; overlap, outlines and counts per class and test slice or volume."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from raysweep.errors import PackError, StudyError
-from raysweep.lazy import F, torch
+from raysweep.errors import PackError
+from raysweep.lazy import torch
+from raysweep.settings import Backbone
+from raysweep.tasks._architectures import Architecture, Design, build_network, check_architecture
+from raysweep.tasks._losses import LOSSES, LossName, LossSettings, pixels_of, truth_maps
+from raysweep.tasks._scoring import MetricName, Scoring, SegmentationEvaluation
 from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
 
 if TYPE_CHECKING:
@@ -25,68 +29,83 @@ _EVALUATION_BATCH = 16
 class SegmentationSettings(TaskSettings):
     """Settings of a segmentation task."""
 
-    loss: Literal["jaccard", "dice", "cross_entropy", "dice_cross_entropy"] = "dice_cross_entropy"
-    """Training loss; the overlap losses are soft, over all classes with background."""
-    metric: Literal["dice", "iou"] = "dice"
-    """Score: mean over the foreground classes in a slice, then over slices."""
+    architecture: Architecture = "unet"
+    """Decoder around the encoder. Plain transformers take dpt, all other encoders the others."""
+    output: Literal["auto", "softmax", "sigmoid"] = "auto"
+    """softmax: one class a pixel; sigmoid: structures that may overlap, without background. auto: as the masks are."""
+    loss: LossName = "dice_cross_entropy"
+    """Training loss; the overlap losses are soft, over all classes with background, cross-entropy is binary where the
+    output is a sigmoid, and bce asks for a sigmoid."""
+    focal_gamma: float = Field(2.0, ge=0)
+    """Exponent of the focal loss: how little pixels count that are right already."""
+    tversky_weights: tuple[float, float] = (0.3, 0.7)
+    """Weights of false positives and false negatives in the Tversky loss."""
+    metric: MetricName = "dice"
+    """Score: mean over the classes of a case, then over cases; nsd is at the first of evaluation.nsd_mm."""
     decoder_channels: tuple[int, ...] = Field((256, 128, 64, 32, 16), min_length=2, max_length=5)
-    """Channels of the U-Net's decoder blocks, coarsest first; their number is the depth."""
+    """Channels of the decoder blocks of unet and unetplusplus, coarsest first; their number is the depth."""
+    decoder_features: int | None = Field(None, ge=32, multiple_of=32)
+    """Width of the decoders of fpn, deeplabv3plus, upernet and dpt; null for the library's, mostly 256."""
+    evaluation: SegmentationEvaluation = SegmentationEvaluation()
+    """How slices are predicted and scored."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SegmentationSettings:
+        if self.loss == "bce" and self.output == "softmax":
+            raise ValueError("loss: bce has a sigmoid for each structure; with output: softmax use cross_entropy")
+        if self.output == "sigmoid" and self.evaluation.score_background:
+            raise ValueError("evaluation.score_background needs output: softmax; a sigmoid has no background")
+        if self.metric == "nsd" and (not self.evaluation.nsd_mm or self.evaluation.average == "volume"):
+            raise ValueError("metric: nsd needs a tolerance in evaluation.nsd_mm, and evaluation.average: slice")
+        if (self.evaluation.window_px or _STRIDE) % _STRIDE:
+            raise ValueError(f"evaluation.window_px is {self.evaluation.window_px}; it must be a multiple of {_STRIDE}")
+        return self
 
 
 class Segmentation(Task):
-    """A U-Net of segmentation-models-pytorch whose encoder is the pretrained one.
+    """A network of segmentation-models-pytorch whose encoder is the pretrained one.
 
-    Source: Ronneberger et al. 2015, U-Net; evaluation as Kalapos & Gyires-Toth 2022 pad it, scored without background.
+    Source: Ronneberger et al. 2015, U-Net, by default; evaluation as Kalapos & Gyires-Toth 2022 pad it, scored without
+    background.
     """
 
     Settings = SegmentationSettings
-    recipe = 1
+    recipe = 2
     settings: SegmentationSettings
 
     def build(self, encoder: Encoder) -> torch.nn.Module:
-        """Build the U-Net and load the encoder's weights into it, key by key."""
-        import segmentation_models_pytorch as smp
-
-        from raysweep.sources.encoder import timm_options
-
-        backbone = encoder.backbone
-        depth = len(self.settings.decoder_channels)
-        try:
-            network: torch.nn.Module = smp.Unet(
-                f"tu-{backbone.encoder}",
-                encoder_depth=depth,
-                encoder_weights=None,
-                in_channels=backbone.channels,
-                classes=len(self.pack.class_names),
-                decoder_channels=self.settings.decoder_channels,
-                **timm_options(backbone),
-            )
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise StudyError(
-                f"no U-Net of depth {depth} can be built on encoder {backbone.encoder!r}: {error}"
-            ) from error
-        # A shallower U-Net drops the encoder's last levels; every key it has must be there.
-        inner = network.get_submodule("encoder.model")
-        wanted = inner.state_dict().keys()
-        state = {key: value for key, value in encoder.model.state_dict().items() if key in wanted}
-        inner.load_state_dict(state, strict=True)
-        return network
+        """Build the network and load the encoder's weights into it, key by key."""
+        self.exclusive = _is_exclusive(self.settings, self.pack)
+        self.classes = range(0 if self.exclusive else 1, len(self.pack.class_names))
+        self.stride = 2 * encoder.patch_px if encoder.vit is not None else _STRIDE
+        return build_network(_design(self.settings, len(self.classes)), encoder)
 
     def encoder_module(self) -> torch.nn.Module:
-        """Return the U-Net's encoder."""
+        """Return the encoder inside the network."""
         return self.network.get_submodule("encoder")
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the classes, without background where structures may overlap."""
+        return tuple(self.pack.class_names[label] for label in self.classes)
+
     @classmethod
-    def check_pack(cls, pack: Pack) -> None:
-        """Check that a pack has classes, and slices with masks in every split."""
+    def check_backbone(cls, settings: SegmentationSettings, backbone: Backbone) -> None:
+        """Check that the architecture can be built on a backbone."""
+        check_architecture(_design(settings, 2), backbone)
+
+    @classmethod
+    def check_pack(cls, pack: Pack, settings: SegmentationSettings) -> None:
+        """Check that a pack has classes, masks in every split that fit the output, and spacings if they are needed."""
         if len(pack.class_names) < 2:
             raise PackError(f"{pack.path} has no mask classes; segmentation needs a background and at least one class")
-        if pack.mask_encoding != "index" or pack.ignore_label is not None:
-            kind = "overlapping structures" if pack.ignore_label is None else "ignored pixels"
+        if pack.mask_encoding == "bits" and settings.output == "softmax":
             raise PackError(
-                f"{pack.path} has masks of {kind}; "
-                "segmentation takes one class a pixel, all of them: pack it so (overlap: paint, outside: background)"
+                f"{pack.path} has masks of overlapping structures, but output is softmax, one class a pixel: "
+                "set it to sigmoid, or pack it with overlap: paint"
             )
+        if not _is_exclusive(settings, pack) and settings.evaluation.score_background:
+            raise PackError(f"{pack.path} has masks of overlapping structures: they have no background to score")
         for split in ("train", "val", "test"):
             rows = pack.select(split=split, annotated=True)
             if not len(rows):
@@ -96,138 +115,125 @@ class Segmentation(Task):
             if without := int((pack.index.mask_position[rows] < 0).sum()):
                 raise PackError(
                     f"{pack.path} has {without} annotated slices without a mask in its {split} split; segmentation "
-                    "needs a mask for each: pack labels of whole slices for a classification task instead"
+                    "needs a mask for each: use a classification task for labels of whole slices"
+                )
+            unknown = int((~(pack.index.spacing_mm[rows] > 0)).any(1).sum()) if split != "train" else 0
+            if settings.evaluation.nsd_mm and unknown:
+                raise PackError(
+                    f"{pack.path} does not know the pixel spacing of {unknown} slices of its {split} split; distances "
+                    "in mm (evaluation.nsd_mm) need it"
                 )
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of (B, K, H, W) logits against (B, H, W) labels, computed in float32."""
-        logits = output.float()
-        if self.settings.loss == "cross_entropy":
-            return _cross_entropy(logits, target)
-        probabilities = logits.softmax(1)
-        truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
-        overlap = soft_overlap_loss(probabilities, truth, jaccard=self.settings.loss == "jaccard")
-        if self.settings.loss == "dice_cross_entropy":
-            return overlap + _cross_entropy(logits, target)
-        return overlap
+        """Return the loss of (B, K, H, W) logits against (B, H, W) masks; ignored pixels have no part in it."""
+        numbers = LossSettings(self.settings.focal_gamma, self.settings.tversky_weights)
+        pixels = pixels_of(
+            output.float(),
+            target,
+            exclusive=self.exclusive,
+            overlapping=self.pack.mask_encoding == "bits",
+            ignore_label=self.pack.ignore_label,
+        )
+        return LOSSES[self.settings.loss](pixels, numbers)
 
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
-        """Score whole slices, padded bottom-right with zeros to a multiple of 32; the padding does not count."""
-        from raysweep.tasks._counts import dice, iou
-
+        """Score whole slices at native resolution, padded or window by window; outlines only where they are needed."""
+        evaluation = self.settings.evaluation
+        if split != "test" and self.settings.metric != "nsd":
+            evaluation = evaluation.model_copy(update={"nsd_mm": ()})
+        scoring = Scoring(self.pack, self.settings.metric, evaluation, self.classes)
         wanted = set(self._example_rows(rows, num_examples))
-        cases: list[Mapping[str, Any]] = []
         examples: dict[int, Example] = {}
-        scores: list[float] = []
-        per_class: list[NDArray[np.float64]] = []
-        for batch_rows, prediction, counts in self._predictions(rows, predict):
-            overlaps = {"dice": dice(counts).numpy(), "iou": iou(counts).numpy()}
-            chosen = overlaps[self.settings.metric]
-            per_class.append(chosen)
-            for position, row in enumerate(batch_rows):
-                present = chosen[position, 1:][~np.isnan(chosen[position, 1:])]
-                score = float(present.mean()) if len(present) else None
-                scores += [] if score is None else [score]
-                cases += self._case_rows(int(row), split, counts[position].tolist(), overlaps, position)
+        for batch, prediction, truth, counts in self._predictions(rows, predict):
+            for position, row in enumerate(batch.tolist()):
+                masks = (prediction[position].numpy(), truth[position].numpy()) if evaluation.nsd_mm else ()
+                score = scoring.add(row, counts[position].numpy(), *masks)
                 if row in wanted:
-                    examples[int(row)] = self._example(int(row), prediction[position].numpy().astype(np.uint8), score)
-        stacked = np.concatenate(per_class)
-        metrics = {
-            f"{self.settings.metric}_{name}": _mean(stacked[:, index])
-            for index, name in enumerate(self.pack.class_names)
-            if index > 0
-        }
-        mean = float(np.mean(scores)) if scores else 0.0
-        return Evaluation(mean, metrics, cases, [examples[row] for row in sorted(examples)])
+                    examples[row] = self._example(row, prediction[position], truth[position], score)
+        kept = [examples[row] for row in sorted(examples)]
+        return Evaluation(scoring.score(), scoring.metrics(), scoring.rows(split), kept)
 
     def _predictions(
         self, rows: NDArray[np.int64], predict: Predict
-    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]]:
-        """Yield rows, label maps (B, H, W) and counts (B, K, 4) in batches of one shape."""
+    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield rows, predicted and true masks (B, K, H, W) bool, and counts (B, K, 4), in batches of one shape."""
         from raysweep.data.slices import same_shape_batches, scaled_batch
-        from raysweep.tasks._counts import confusion_counts
+        from raysweep.tasks._counts import confusion_counts, structure_counts
+        from raysweep.tasks._windows import padded
 
+        keep_padding = self.settings.evaluation.score_padding
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
             slices = scaled_batch(self.pack, batch)
-            height, width = slices.shape[-2:]
-            padded = F.pad(slices, (0, -width % _STRIDE, 0, -height % _STRIDE))
-            labels = predict(padded)[:, :, :height, :width].argmax(1).cpu()
-            truth = torch.from_numpy(self.pack.masks(batch)).long()
-            yield batch, labels, confusion_counts(labels, truth, len(self.pack.class_names))
+            masks = torch.from_numpy(self.pack.masks(batch)).long()
+            whole = padded(slices, self.stride, self.settings.evaluation.pad_to_px)
+            if keep_padding:
+                masks = torch.nn.functional.pad(masks, _missing(masks, whole))
+            logits = self._predict_whole(predict, whole)[..., : masks.shape[-2], : masks.shape[-1]].cpu()
+            valid = None if self.pack.ignore_label is None else masks != self.pack.ignore_label
+            known = masks if valid is None else torch.where(valid, masks, 0)
+            overlapping = self.pack.mask_encoding == "bits"
+            truth = truth_maps(known, len(self.classes), exclusive=self.exclusive, overlapping=overlapping)
+            if self.exclusive:
+                labels = logits.argmax(1)
+                counts = confusion_counts(labels, known, len(self.classes), valid)
+                prediction = truth_maps(labels, len(self.classes), exclusive=True, overlapping=False)
+            else:
+                prediction = logits.sigmoid() > self.settings.evaluation.threshold
+                counts = structure_counts(prediction, truth, valid)
+            if valid is not None:
+                prediction, truth = prediction & valid[:, None], truth & valid[:, None]
+            yield batch, prediction, truth, counts
 
-    def _case_rows(
-        self, row: int, split: str, counts: list[list[int]], overlaps: Mapping[str, NDArray[np.float64]], position: int
-    ) -> list[Mapping[str, Any]]:
-        index = self.pack.index
-        common = {
-            "split": split,
-            "subject": str(index.subject[row]),
-            "volume": str(index.volume[row]),
-            "frame": int(index.frame[row]),
-            "slice_number": int(index.slice_number[row]),
-        }
-        return [
-            {
-                **common,
-                "class_index": label,
-                "class_name": name,
-                **dict(zip(("tp", "fp", "fn", "tn"), counts[label], strict=True)),
-                **{metric: _nullable(values[position, label]) for metric, values in overlaps.items()},
-            }
-            for label, name in enumerate(self.pack.class_names)
-        ]
+    def _predict_whole(self, predict: Predict, slices: torch.Tensor) -> torch.Tensor:
+        from raysweep.tasks._windows import padded, predict_windows
+
+        window = self.settings.evaluation.window_px
+        if window is None or max(slices.shape[-2:]) <= window:
+            return predict(slices)
+        large = padded(slices, self.stride, window)
+        return predict_windows(predict, large, window, self.settings.evaluation.overlap)
 
     def _example_rows(self, rows: NDArray[np.int64], num_examples: int) -> list[int]:
         """Choose slices with foreground, evenly spread over the split: the same ones for every stage of the pack."""
         if num_examples == 0:
             return []
-        with_foreground = [int(row) for row in rows if self.pack.mask(int(row)).any()]
+        unlabelled = [0] if self.pack.ignore_label is None else [0, self.pack.ignore_label]
+        with_foreground = [int(row) for row in rows if not np.isin(self.pack.mask(int(row)), unlabelled).all()]
         positions = np.linspace(0, len(with_foreground) - 1, min(num_examples, len(with_foreground))).round()
         return [with_foreground[int(position)] for position in positions]
 
-    def _example(self, row: int, prediction: NDArray[np.uint8], score: float | None) -> Example:
+    def _example(self, row: int, prediction: torch.Tensor, truth: torch.Tensor, score: float | None) -> Example:
         from raysweep.data.slices import scaled_slice
         from raysweep.results.examples import Example
 
         image = (scaled_slice(self.pack, row).mean(0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         index = self.pack.index
         identity = (str(index.subject[row]), int(index.frame[row]), int(index.slice_number[row]))
-        return Example(*identity, image, np.asarray(self.pack.mask(row)), prediction, score)
+        height, width = image.shape
+        painted = [self._painted(masks)[:height, :width] for masks in (truth, prediction)]
+        return Example(*identity, image, painted[0], painted[1], score)
+
+    def _painted(self, masks: torch.Tensor) -> NDArray[np.uint8]:
+        """Return one label a pixel (H, W) of masks (K, H, W); where structures overlap the last one is seen."""
+        labels = np.zeros(masks.shape[1:], np.uint8)
+        for channel, label in enumerate(self.classes):
+            labels[masks[channel].numpy()] = label
+        return labels
 
 
-def soft_overlap_loss(probabilities: torch.Tensor, truth: torch.Tensor, *, jaccard: bool) -> torch.Tensor:
-    """Return one minus the soft Dice (or Jaccard) coefficient of the batch, averaged over all classes.
-
-    Args:
-        probabilities: (B, K, H, W), summing to one over K.
-        truth: (B, K, H, W), one-hot.
-        jaccard: the Jaccard coefficient instead of Dice.
-
-    Source: Milletari et al. 2016 (soft Dice); a class absent from the whole batch has no gradient worth following, so
-    it counts as 0, and the mean stays over all classes, as in segmentation-models-pytorch.
-    """
-    intersection = (probabilities * truth).sum((0, 2, 3))
-    total = (probabilities + truth).sum((0, 2, 3))
-    coefficient = (
-        intersection / (total - intersection).clamp_min(1e-7) if jaccard else 2 * intersection / total.clamp_min(1e-7)
-    )
-    present = (truth.sum((0, 2, 3)) > 0).to(coefficient.dtype)
-    return ((1 - coefficient) * present).mean()
+def _is_exclusive(settings: SegmentationSettings, pack: Pack) -> bool:
+    if settings.output == "auto":
+        return pack.mask_encoding == "index" and settings.loss != "bce"
+    return settings.output == "softmax"
 
 
-def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy through one-hot labels, whose gradient is deterministic on every device."""
-    truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
-    return -(logits.log_softmax(1) * truth).sum(1).mean()
+def _design(settings: SegmentationSettings, num_channels: int) -> Design:
+    return Design(settings.architecture, num_channels, settings.decoder_channels, settings.decoder_features)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else 0.0
-
-
-def _nullable(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _missing(masks: torch.Tensor, whole: torch.Tensor) -> tuple[int, int, int, int]:
+    """Return the padding that brings (B, H, W) masks to the size of padded slices."""
+    return (0, whole.shape[-1] - masks.shape[-1], 0, whole.shape[-2] - masks.shape[-2])
 
 
 TASK = Segmentation

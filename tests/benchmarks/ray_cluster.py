@@ -24,12 +24,12 @@ _ENVIRONMENT: Mapping[str, str] = {
 
 
 @contextmanager
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(num_slots: int = NUM_SLOTS) -> Iterator[None]:
     """Hold a cluster with as many CPUs as there are slots."""
     os.environ.update(_ENVIRONMENT)
     ray.init(
         address="local",
-        num_cpus=NUM_SLOTS,
+        num_cpus=num_slots,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

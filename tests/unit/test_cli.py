@@ -20,7 +20,9 @@ from raysweep.data.pack import Pack
 from tests.conftest import CARDIAC_OPTIONS, LEAVES_OPTIONS
 from tests.studies import study_document, with_changes
 
-COMMANDS = ("pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema")
+COMMANDS = (
+    "pack", "inspect", "plan", "simulate", "run", "status", "report", "serve", "query", "compact", "list", "schema",
+)  # fmt: skip
 Invoke = Callable[..., tuple[int, str, str]]
 
 
@@ -61,19 +63,7 @@ def test_help_imports_neither_torch_nor_ray_and_names_every_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in (
-        "pack",
-        "inspect",
-        "plan",
-        "run",
-        "status",
-        "report",
-        "serve",
-        "query",
-        "compact",
-        "list",
-        "schema",
-    ):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
 
 
@@ -89,7 +79,8 @@ def test_planning_imports_neither_torch_nor_ray(finished: tuple[Path, Path]) -> 
 
 
 @pytest.mark.parametrize(
-    "command", ["pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema"]
+    "command",
+    ["pack", "inspect", "plan", "run", "status", "report", "serve", "query", "compact", "list", "schema", "simulate"],
 )
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     code, out, _ = invoke(command, "--help")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raysweep import sweep
 from raysweep.data.pack import open_pack
 from raysweep.data.subsets import annotation_subset
 from raysweep.errors import StageError, StoreError, StudyError
@@ -23,12 +24,14 @@ def parts(store) -> dict[str, bytes]:
     return {path: store.read_bytes(path) for path in store.list("") if not path.startswith(("results/cells", "driver"))}
 
 
-def test_a_second_launch_does_nothing_and_a_grown_grid_runs_only_what_is_new(tiny_study, tiny_store):
+def test_a_second_launch_does_nothing_and_a_grown_grid_runs_only_what_is_new(tiny_study, tiny_store, monkeypatch):
     first = launch(tiny_study(SMALL), tiny_store)
     assert first.outcome.is_complete
     assert first.outcome.done == 3
     before = parts(tiny_store)
-    assert launch(tiny_study(SMALL), tiny_store).outcome.done == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "measured_rates", lambda *_: pytest.fail("rates are read although nothing is left to run"))
+        assert launch(tiny_study(SMALL), tiny_store).outcome.done == 0
     assert parts(tiny_store) == before
     grown = launch(tiny_study({**SMALL, "grid.annotations": [4, 8]}), tiny_store)
     assert grown.outcome.done == 2

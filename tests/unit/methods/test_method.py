@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from raysweep import registry
 from raysweep.errors import StudyError
-from raysweep.methods import _method
+from raysweep.methods import _collapse
 from raysweep.methods._momentum import cosine_tau, momentum_copy, update_momentum
 from raysweep.methods.byol import BYOLSettings
 from raysweep.methods.simclr import SimCLR, SimCLRSettings
@@ -30,15 +30,15 @@ def test_settings_of_a_method_need_no_torch(name):
 def test_feature_std_is_one_on_the_sphere_and_zero_for_a_single_point():
     generator = torch.Generator().manual_seed(0)
     uniform = torch.randn(4000, 32, generator=generator)
-    assert float(_method.feature_std(uniform)) == pytest.approx(1, abs=0.02)
-    assert float(_method.feature_std(torch.ones(50, 32) * torch.rand(50, 1))) == pytest.approx(0, abs=1e-5)
+    assert float(_collapse.feature_std(uniform)) == pytest.approx(1, abs=0.02)
+    assert float(_collapse.feature_std(torch.ones(50, 32) * torch.rand(50, 1))) == pytest.approx(0, abs=1e-5)
 
 
 def test_effective_rank_counts_equal_directions():
     for rank in (1, 3, 8):
         features = torch.zeros(24, 10)
         features[torch.arange(24), torch.arange(24) % rank] = 2.0
-        assert float(_method.effective_rank(features)) == pytest.approx(rank, rel=1e-4)
+        assert float(_collapse.effective_rank(features)) == pytest.approx(rank, rel=1e-4)
 
 
 def test_effective_rank_equals_the_entropy_of_the_singular_values():
@@ -46,11 +46,11 @@ def test_effective_rank_equals_the_entropy_of_the_singular_values():
     share = torch.linalg.svd(features.double()).S
     share = share / share.sum()
     expected = torch.exp(-(share * share.log()).sum())
-    assert float(_method.effective_rank(features)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(_collapse.effective_rank(features)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_collapse_metrics_are_finite_for_dead_features_and_carry_no_gradient():
-    metrics = _method.collapse_metrics(torch.zeros(5, 4, requires_grad=True))
+    metrics = _collapse.collapse_metrics(torch.zeros(5, 4, requires_grad=True))
     assert set(metrics) == {"feature_std", "effective_rank"}
     assert all(bool(torch.isfinite(value)) and not value.requires_grad for value in metrics.values())
 

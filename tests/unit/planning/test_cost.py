@@ -79,7 +79,8 @@ def test_what_is_done_is_not_left(plan):
 def test_without_measurements_the_stated_assumption_holds(plan):
     (pretrain,) = of_kind(plan, "pretrain")
     pixels = pretrain.config["image_size"] ** 2
-    expected = pretrain.images * pixels / 224**2 / ASSUMED_IMAGES_PER_S["cpu"]
+    assert pretrain.config["method"]["name"] == "simclr"
+    expected = 2 * pretrain.images * pixels / 224**2 / ASSUMED_IMAGES_PER_S["cpu"]  # two views of every slice
     assert Rates().epoch_s(pretrain) == pytest.approx(expected)
     on_gpu = Rates(on_gpu={"pretrain": True})
     assert on_gpu.epoch_s(pretrain) == pytest.approx(expected * ASSUMED_IMAGES_PER_S["cpu"] / 500.0)
@@ -91,6 +92,17 @@ def test_shares_of_gpus_are_what_hours_count():
     found = estimate(plan, {}, rates_of(plan, finetune_s=36.0))
     assert found.unit == "GPU-hours"
     assert found.whole.finetune == pytest.approx(sum(stage.epochs for stage in of_kind(plan, "finetune")) * 0.01 * 0.25)
+
+
+def test_ranks_share_an_epoch_whether_it_was_measured_or_assumed(plan):
+    """What was measured counts the seconds of all its ranks, so that other numbers of them can be told from it."""
+    (pretrain,) = of_kind(plan, "pretrain")
+    finetune = of_kind(plan, "finetune")[0]
+    measured = {stage.shape: Measured(100.0) for stage in (pretrain, finetune)}
+    for rates in (Rates(), Rates(measured)):
+        four = Rates(rates.measured, ranks={"pretrain": 4})
+        assert four.epoch_s(pretrain) == pytest.approx(rates.epoch_s(pretrain) / 4)
+        assert four.epoch_s(finetune) == rates.epoch_s(finetune)
 
 
 def test_longest_paths_match_a_walk_over_every_chain(plan):

@@ -55,12 +55,13 @@ def test_rows_come_back_as_they_were_written(tiny_store, table):
         "string": "a",
         "int64": 3,
         "double": 0.1,
+        "bool": True,
         "timestamp[us, tz=UTC]": dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
     }
     row = {}
     for column in TABLES[table].columns:
         if pa.types.is_list(column.type):
-            row[column.name] = ["x", "y"]
+            row[column.name] = ["x", "y"] if pa.types.is_string(column.type.value_type) else [0.5, 1.0]
         elif pa.types.is_dictionary(column.type):
             row[column.name] = "word"
         else:

@@ -193,3 +193,16 @@ def test_a_wrong_node_file_names_every_key(tmp_path):
     file.write_text("clusters: {mixed: [{gpu: 8, cpus: 0}]}")
     with pytest.raises(StudyError, match=r"(?s)node file .*nodes.yaml: 2 errors.*Did you mean 'gpus'\?"):
         clusters_of(gpu_plan(), Rates(), file=file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs_less"),
+    [
+        ({}, False),
+        ({"stop.pruning": {"scheduler": "asha"}}, True),
+        ({"tasks.heart.training.early_stopping": {"patience": 2}}, True),
+    ],
+)
+def test_a_study_that_may_run_less_is_said_to(changes, runs_less):
+    plan = build_plan(fake_study(changes), FAKE_FACTS)
+    assert forecast(plan, {}, Rates(), cores(1), draws=1).runs_less == runs_less

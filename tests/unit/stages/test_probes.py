@@ -109,6 +109,10 @@ class Oracle(torch.nn.Module):
         return [torch.cat((x, x**2), 1)]
 
 
+def _per_cell(maps):
+    return maps.movedim(1, -1).flatten(0, 2)
+
+
 def test_features_that_tell_classes_apart_score_high(cardiac_pack, monkeypatch):
     """Where intensity is made the class, intensity alone finds every class; shuffled, it finds little."""
     pack = open_pack(cardiac_pack)
@@ -124,10 +128,10 @@ def test_features_that_tell_classes_apart_score_high(cardiac_pack, monkeypatch):
             else [torch.from_numpy(pack.mask(int(r)).astype(np.float32))[None] for r in rows]
         ),
     )
-    monkeypatch.setattr(probes, "_describe_cells", lambda maps: maps[0])
+    monkeypatch.setattr(probes, "_describe_cells", lambda maps, cells: _per_cell(maps[0])[cells])
     high = measured._masks(Oracle())
     noise = torch.rand(32, 2, 32, 32, generator=generator())
-    monkeypatch.setattr(probes, "_describe_cells", lambda maps: noise[: len(maps[0])])
+    monkeypatch.setattr(probes, "_describe_cells", lambda maps, cells: _per_cell(noise)[cells])
     low = measured._masks(Oracle())
     assert high["knn_dice"] > 0.9 > 0.5 > low["knn_dice"]
     assert high["linear_dice"] > 0.8 > 0.5 > low["linear_dice"]
@@ -163,3 +167,29 @@ def test_an_encoder_trains_on_after_a_probe(cardiac_pack):
     probes_of(cardiac_pack, 64).measure(encoder)
     encoder(torch.rand(2, 1, 64, 64)).sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters() if parameter.ndim > 1)
+
+
+def test_a_cell_is_described_by_what_every_map_has_there():
+    """As whole maps brought to the finest grid would describe it."""
+    maps = [
+        torch.randn(3, channels, side, side, generator=generator(side)) for channels, side in ((4, 8), (6, 4), (2, 1))
+    ]
+    scaled = [torch.nn.functional.normalize(m, dim=1) for m in maps]
+    whole = torch.cat([torch.nn.functional.interpolate(m, size=(8, 8), mode="nearest") for m in scaled], 1)
+    cells = torch.tensor([0, 7, 63, 64, 100, 191])
+    torch.testing.assert_close(probes._describe_cells(maps, cells), _per_cell(whole)[cells])
+
+
+def test_only_the_cells_that_a_probe_takes_are_kept(cardiac_pack, monkeypatch):
+    """The same cells, in order, whatever the batches; so a large pack needs no more memory than its share of cells."""
+    measured, encoder = probes_of(cardiac_pack), build_encoder(CONV).eval()
+    with torch.no_grad():
+        monkeypatch.setattr(probes, "MAX_CELLS", {"train": 10**6, "val": 10**6})
+        every = measured._cells(encoder, "train")
+        monkeypatch.setattr(probes, "MAX_CELLS", {"train": 100, "val": 100})
+        chosen = probes._evenly(np.arange(len(every[1])), 100)
+        for batch in (64, 5):
+            monkeypatch.setattr(probes, "_BATCH", batch)
+            features, classes = measured._cells(encoder, "train")
+            torch.testing.assert_close(features, every[0][chosen])
+            assert torch.equal(classes, every[1][chosen])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from raysweep.errors import StudyError
-from raysweep.study import Study, load_study, study_schema
+from raysweep.study import StageResources, Study, load_study, study_schema
 from raysweep.study.load import validate_study
 from tests.studies import fake_study, study_document, with_changes
 
@@ -331,8 +331,31 @@ def test_an_encoder_that_a_method_cannot_train_is_told_before_anything_runs():
     assert "simclr" not in message
     named = {"sources.cardiac.1.pretrain.method": "i-jepa", "grid.method": [], "grid.source": ["random", "cardiac"]}
     assert "method 'i-jepa' trains transformer encoders" in error_of(named)
-    fake_study({"grid.method": ["mae"], "backbones.small": {"encoder": "test_vit", "options": {"patch_size": 8}}})
+    vit = {"encoder": "test_vit", "options": {"patch_size": 8}}
+    fake_study({"grid.method": ["mae"], "backbones.small": vit, "tasks.heart.architecture": "dpt"})
+
+
+def test_an_architecture_that_an_encoder_cannot_carry_is_told_before_anything_runs():
+    message = error_of({"backbones.small.encoder": "test_vit"})
+    assert "tasks.heart: architecture 'unet' cannot be built on encoder 'test_vit'" in message
+    assert "; dpt can (backbones.small)" in message
+    message = error_of({"backbones.small.encoder": "densenet121", "tasks.heart.architecture": "deeplabv3plus"})
+    assert "'deeplabv3plus' cannot be built on encoder 'densenet121'" in message
+    assert "; unet, unetplusplus, fpn, upernet can" in message
 
 
 def test_a_method_off_the_grid_is_not_asked():
     fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
+
+
+def test_gpus_of_a_pretraining_are_ranks_of_it():
+    def ranks(**resources) -> int:
+        return StageResources(**resources).num_ranks
+
+    assert [ranks(), ranks(gpus=0.5), ranks(gpus="auto"), ranks(gpus=4), ranks(cpus=4, ranks=2)] == [1, 1, 1, 4, 2]
+    with pytest.raises(ValueError, match=r"gpus is a share of one GPU, or a whole number of them, not 1\.5"):
+        ranks(gpus=1.5)
+    with pytest.raises(ValueError, match="ranks: 2 asks for a GPU each, but gpus is 4"):
+        ranks(gpus=4, ranks=2)
+    with pytest.raises(StudyError, match=r"resources\.finetune: a fine-tuning is one process on at most one GPU"):
+        fake_study({"resources.finetune": {"gpus": 2}})

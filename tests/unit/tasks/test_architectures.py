@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from raysweep.errors import StudyError
+from raysweep.settings import Backbone
+from raysweep.sources.encoder import build_encoder
+from raysweep.tasks._architectures import (
+    _ANY_PYRAMID,
+    _PYRAMIDS,
+    Architecture,
+    Design,
+    _check,
+    build_network,
+    check_architecture,
+)
+
+ARCHITECTURES = get_args(Architecture)
+ENCODERS = ("test_resnet", "test_convnext", "test_vit")
+
+
+def design(name: str, num_channels: int = 3) -> Design:
+    return Design(name, num_channels, (16, 16, 8, 8, 8), 32)
+
+
+def fits(name: str, encoder: str) -> bool:
+    return (name == "dpt") == (encoder == "test_vit")
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_architecture_holds_every_weight_of_the_encoder_or_is_refused(name, encoder):
+    backbone = Backbone(encoder=encoder)
+    if not fits(name, encoder):
+        with pytest.raises(StudyError, match=rf"architecture '{name}' cannot be built on encoder '{encoder}'"):
+            _check(design(name), backbone)
+        return
+    check_architecture(design(name), backbone)
+    ours = build_encoder(backbone)
+    with torch.no_grad():
+        for value in ours.model.state_dict().values():
+            value.copy_(torch.rand_like(value.float()).to(value.dtype) if value.is_floating_point() else value + 7)
+    network = build_network(design(name), ours)
+    expected = {key.removeprefix("model."): value for key, value in ours.model.state_dict().items()}
+    inside = network.get_submodule("encoder.model").state_dict()
+    assert len(inside) == len(expected)
+    for key, value in inside.items():
+        assert torch.equal(value, expected[key]), key
+    assert network.eval()(torch.zeros(1, 1, 64, 96)).shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "dpt"])
+def test_the_encoder_inside_sees_what_the_pretrained_one_sees(name):
+    ours = build_encoder(Backbone(encoder="test_resnet")).eval()
+    network = build_network(design(name), ours).eval()
+    slices = torch.randn(2, 1, 64, 64)
+    found = network.get_submodule("encoder")(slices)
+    expected = ours.feature_maps(slices)
+    if name == "deeplabv3plus":  # it dilates the last level instead of halving it
+        found, expected = found[:-1], expected[:-1]
+    for one, other in zip(found[-len(expected) :], expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_transformer_inside_sees_what_the_pretrained_one_sees():
+    ours = build_encoder(Backbone(encoder="test_vit")).eval()
+    network = build_network(design("dpt"), ours).eval()
+    slices = torch.randn(2, 1, 64, 64)
+    (maps, _), vit = network.get_submodule("encoder")(slices), ours.vit
+    normed = vit.norm(maps[-1].flatten(2).transpose(1, 2)).transpose(1, 2).reshape(maps[-1].shape)
+    torch.testing.assert_close(normed, ours.feature_maps(slices)[-1])
+
+
+@pytest.mark.heavy
+def test_families_that_are_not_asked_do_fit():
+    """One small member each of the families that ``check_architecture`` passes without importing torch."""
+    members = (
+        "resnet18", "resnext50_32x4d", "wide_resnet50_2", "seresnet18", "convnext_atto", "densenet121",
+        "efficientnet_b0", "mobilenetv3_small_050", "regnetx_002", "vgg11", "swin_tiny_patch4_window7_224",
+        "test_resnet", "test_convnext", "test_efficientnet",
+    )  # fmt: skip
+    assert {next(f for f in _PYRAMIDS if member.startswith(f)) for member in members} == set(_PYRAMIDS)
+    for member in members:
+        for name in _ANY_PYRAMID:
+            _check(design(name), Backbone(encoder=member))
+
+
+def test_a_refusal_names_what_can_be_built():
+    with pytest.raises(StudyError, match=r"; dpt can$"):
+        check_architecture(design("fpn"), Backbone(encoder="test_vit"))
+    with pytest.raises(StudyError, match="'dpt' cannot be built"):  # patches of 14 pixels do not halve
+        _check(design("dpt"), Backbone(encoder="vit_small_patch14_dinov2"))
+
+
+def test_the_width_of_a_decoder_can_be_chosen():
+    encoder = build_encoder(Backbone(encoder="test_resnet"))
+    for name in ("fpn", "deeplabv3plus", "upernet"):
+        sizes = [
+            sum(p.numel() for p in build_network(Design(name, 3, (8, 8), width), encoder).parameters())
+            for width in (32, 64, None)
+        ]
+        assert sizes == sorted(sizes)
+        assert len(set(sizes)) == 3
