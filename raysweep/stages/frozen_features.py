@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raysweep.settings import Augmentation
 
-CPU_BYTES = 2 * 2**30
+CPU_BYTES = 2**30
 """Memory for features in a process that computes on a CPU."""
 GPU_SHARE = 0.2
 """Share of the GPU memory that a stage may hold which features may take."""
@@ -53,13 +53,17 @@ class FeatureCache:
         self._by_encoder.move_to_end(encoder)
         return known
 
+    def make_room(self, needed: int, limit: int) -> None:
+        """Have others give way to the encoder used last, until so many bytes more stay within a limit."""
+        while sum(self._bytes.values()) + needed > limit and len(self._by_encoder) > 1:
+            oldest, _ = self._by_encoder.popitem(last=False)
+            del self._bytes[oldest]
+
     def add(self, encoder: Hashable, key: Hashable, features: Features, limit: int) -> None:
         """Keep features if they fit, in place of those of other encoders if need be."""
         needed = features.nbytes
         known = self.of(encoder)
-        while sum(self._bytes.values()) + needed > limit and len(self._by_encoder) > 1:
-            oldest, _ = self._by_encoder.popitem(last=False)
-            del self._bytes[oldest]
+        self.make_room(needed, limit)
         if sum(self._bytes.values()) + needed <= limit:
             known[key] = features
             self._bytes[encoder] += needed
@@ -74,7 +78,7 @@ _CACHE = FeatureCache()
 
 
 def forget_all() -> None:
-    """Give up the features that this process has kept."""
+    """Give up the features that this process has kept, for a stage that has better use for the memory."""
     _CACHE.clear()
 
 
@@ -98,6 +102,8 @@ class FrozenEncoder:
         self._forward: Callable[[Tensor], Any] = encoder.forward
         self._name = (weights_digest(encoder), inputs)
         self._keys: Sequence[Hashable] | None = None
+        cache.of(self._name)
+        cache.make_room(0, limit)  # an earlier stage may have had a higher limit
         encoder.forward = self._find_or_compute
 
     @contextmanager
