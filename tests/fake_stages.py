@@ -172,7 +172,7 @@ def _config_of(fake: Fake) -> dict[str, Any]:
             "val_score": fake.val_score,
         },
         "backbone": {"encoder": "none"},
-        "method": {"name": "fake"},
+        "method": {"name": "supervised"},
         "task": {"kind": "fake", "settings": {"metric": "score"}},
         "tuning": "full",
         "annotations": 1,

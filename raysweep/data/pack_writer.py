@@ -171,11 +171,12 @@ class PackWriter:
             set_text(file, name, text)
 
     def _report_duplicates(self, facts: Array) -> None:
-        across, _ = equal_images(facts["content"], np.array([one.split for one in self._slices]))
+        split = np.array([one.split for one in self._slices])
+        across, _ = equal_images(facts["content"], split)
         if not across:
             return
         examples = "; ".join(
-            " = ".join(f"{self._slices[row].volume} ({self._slices[row].split})" for row in group[:2])
+            " = ".join(f"{self._slices[row].volume} ({self._slices[row].split})" for row in _one_a_split(group, split))
             for group in across[:_LISTED_DUPLICATES]
         )
         _LOG.warning(
@@ -185,6 +186,11 @@ class PackWriter:
             examples,
             " ..." if len(across) > _LISTED_DUPLICATES else "",
         )
+
+
+def _one_a_split(rows: Sequence[int], split: Array) -> list[int]:
+    """Return the first of some rows in each split."""
+    return [row for number, row in enumerate(rows) if split[row] not in split[rows[:number]]]
 
 
 def _vectors(rows: Iterable[Sequence[float]], shape: tuple[int, int]) -> Array:

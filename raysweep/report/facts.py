@@ -51,6 +51,7 @@ def study_facts(study: Study, tables: StudyTables, failures: Sequence[FailureRec
     arms = list(dict.fromkeys(Arm.of(cell).label for cell in tables.cells.to_pylist()))
     provenance = [
         ("pack digests", ", ".join(row["pack"] for row in packs)),
+        ("of the scores", "; ".join(_notes(tables))),
         ("stopping", _stopping_text(study)),
         ("failed attempts", recovered_text(failures, set(tables.query(_DONE)["stage"].to_pylist()))),
         ("computed on", "; ".join(sorted(set(hardware)))),
@@ -83,6 +84,14 @@ def recovered_text(failures: Sequence[FailureRecord], done: Container[str]) -> s
     stages = len({failure.stage for failure in recovered})
     causes = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
     return f"{len(recovered)}, of {stages} stage{'s' if stages > 1 else ''} done since ({causes})"
+
+
+def _notes(tables: StudyTables) -> list[str]:
+    """Return what stages say a reader of their scores must know, each once."""
+    rows = tables.query(
+        "SELECT DISTINCT unnest(notes) AS note FROM stages WHERE status = 'done' ORDER BY note"
+    ).to_pylist()
+    return [row["note"] for row in rows]
 
 
 def _stopping_text(study: Study) -> str:

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from raysweep.analysis import Setting
 from raysweep.analysis._scores import MISSING
 from raysweep.report import comparison_plots, plots
+from raysweep.report.definitions import score_definition
 from raysweep.report.facts import StudyFacts
 from raysweep.report.findings import Findings, Row, find
 from raysweep.report.live import InFlight
@@ -60,6 +61,7 @@ def build_report(
         published=[_published(number, findings) for number in facts.published.numbers],
         in_flight=in_flight,
         reasons=MISSING,
+        score_definition=score_definition(findings),
         num_subjects=max((row["num_subjects"] or 0 for row in findings.scores), default=0),
         num_seeds=len({row["seed"] for row in findings.trials}),
         css=Markup(_asset("page.css")),
