@@ -20,6 +20,7 @@ from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.flight import Flight
+from raysweep.stages.frozen_features import forget_all
 from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
@@ -60,6 +61,8 @@ class PretrainLoop(TrainingLoop):
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
+        if runtime.device.type != "cpu":
+            forget_all()
         self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime, lambda: self.beat())
 
     def _select_rows(self) -> NDArray[np.int64]:
