@@ -13,7 +13,7 @@ _DEFINITIONS = {
         "Area under the ROC curve, mean over the labels that some test cases have and some lack, then over seeds; a "
         "subject's share is its pseudo-value of the jackknife, so that intervals and tests speak of other patients too"
     ),
-    "accuracy": "Share of labels, or of cases with one label, that are right: of a subject, then over subjects and seeds",
+    "accuracy": "Share of labels, or of cases with one label, that are right, by subject, then over subjects and seeds",
     "auprc": _WHOLE,
     "balanced_accuracy": _WHOLE,
 }

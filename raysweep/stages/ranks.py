@@ -7,6 +7,8 @@ look for that see a process alone, and do not gather a second time.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -44,8 +46,11 @@ def connect(folder: Path, rank: int, size: int, device: torch.device, timeout: t
     torch_dist: Any = dist  # torch declares no types for what is used of it here
     store = torch_dist.FileStore(str(folder / "meeting"), size)
     kind = torch_dist.ProcessGroupNCCL if device.type == "cuda" else torch_dist.ProcessGroupGloo
-    options = kind.Options() if device.type == "cuda" else kind._Options()
-    if device.type != "cuda":
+    if device.type == "cuda":
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+        options = kind.Options()
+    else:
+        options = kind._Options()
         options._devices = [kind.create_device(hostname="127.0.0.1")]
     options._timeout = timeout
     group = kind(store, rank, size, options)
@@ -62,6 +67,8 @@ class RankGroup(Ranks):
         self._device = device
         self._together = False
         self._seed = 0
+        self._closing = threading.Lock()
+        self._is_closed = False
 
     @contextmanager
     def together(self, step: int) -> Iterator[None]:
@@ -142,8 +149,11 @@ class RankGroup(Ranks):
             tensor.copy_(sent.view(tensor.dtype).reshape(tensor.shape))
 
     def close(self) -> None:
-        """Leave the group, and end what waits for it."""
-        self._group.abort()
+        """Leave the group, and end what waits for it, in whichever thread."""
+        with self._closing:
+            if not self._is_closed:
+                self._group.abort()
+            self._is_closed = True
 
     def _take(self, value: Any, num_rows: int) -> Any:
         if not isinstance(value, Tensor):

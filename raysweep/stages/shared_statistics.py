@@ -51,7 +51,7 @@ def _batch_norm(
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((variance * count / (count - 1)).to(running_var.dtype), momentum)
+            running_var.lerp_((variance * count / (count - 1).clamp(min=1)).to(running_var.dtype), momentum)
     output: Tensor = _Normalise.apply(x, weight, bias, count, mean, (variance + eps).rsqrt(), gather)
     return output
 

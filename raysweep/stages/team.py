@@ -13,16 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from raysweep.errors import StageError
 from raysweep.stages.failure import Failure, RankError
-from raysweep.stages.ranks import TIMEOUT, connect, device_of
+from raysweep.stages.progress import Beat
+from raysweep.stages.ranks import TIMEOUT, RankGroup, connect, device_of
 
-_POLL_S, _GRACE_S, _LOG_CHARS = 0.1, 10.0, 4000
+_POLL_S, _LAST_EPOCH_S, _GRACE_S, _LOG_CHARS = 0.1, 120.0, 10.0, 4000
 
 
 class Team:
@@ -36,25 +37,22 @@ class Team:
         beat: called while waiting; what it raises ends the wait.
     """
 
-    def __init__(
-        self, function: str, job: Mapping[str, Any], *, size: int, threads: int, beat: Callable[[], None]
-    ) -> None:
+    def __init__(self, function: str, job: Mapping[str, Any], *, size: int, threads: int, beat: Beat) -> None:
         self._function = function
         self._job = job
         self._size = size
         self._threads = threads
         self._beat = beat
         self._others: list[subprocess.Popen[bytes]] = []
+        self._group: RankGroup | None = None
 
     def __enter__(self) -> Team:
         """Start the other ranks and wait until all have met."""
         self._folder = tempfile.TemporaryDirectory(prefix="raysweep-ranks-")
         try:
             self._start()
-            while not all(self._path("ready", rank).exists() for rank in range(1, self._size)):
-                self.beat()
-                time.sleep(_POLL_S)
-            self.ranks = connect(Path(self._folder.name), 0, self._size, device_of(0), TIMEOUT)
+            self._wait_until_ready()
+            self._group = connect(Path(self._folder.name), 0, self._size, device_of(0), TIMEOUT)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -77,16 +75,24 @@ class Team:
         finally:
             self._end()
 
-    def beat(self) -> None:
-        """Give a sign of life.
+    @property
+    def ranks(self) -> RankGroup:
+        """All of them, once they have met."""
+        if self._group is None:
+            raise RuntimeError("the ranks have not met yet")
+        return self._group
+
+    def beat(self) -> object:
+        """Give a sign of life, and return what it is answered.
 
         Raises:
             RankError: if another rank has failed.
         """
-        self._beat()
+        answer = self._beat()
         for rank, other in enumerate(self._others, 1):
             if other.poll():
                 raise RankError(rank, self._failure(rank, other))
+        return answer
 
     def _start(self) -> None:
         name = self._folder.name
@@ -109,6 +115,14 @@ class Team:
                         env=environment,
                     )
                 )
+
+    def _wait_until_ready(self) -> None:
+        until = time.monotonic() + TIMEOUT.total_seconds()
+        while missing := [rank for rank in range(1, self._size) if not self._path("ready", rank).exists()]:
+            self.beat()
+            if time.monotonic() > until:
+                raise StageError(f"ranks {', '.join(map(str, missing))} have not started within {TIMEOUT}")
+            time.sleep(_POLL_S)
 
     def _path(self, kind: str, rank: int) -> Path:
         return Path(self._folder.name, f"{kind}-{rank}")
@@ -142,13 +156,15 @@ class Team:
     def _wait(self) -> None:
         for rank, other in enumerate(self._others, 1):
             try:
-                other.wait(_GRACE_S)
+                other.wait(_LAST_EPOCH_S)
             except subprocess.TimeoutExpired:
                 raise StageError(f"rank {rank} trains on after the last epoch of rank 0") from None
             if other.returncode:
                 raise RankError(rank, self._failure(rank, other))
 
     def _end(self) -> None:
+        if self._group is not None:
+            self._group.close()
         for other in self._others:
             if other.stdin is not None:
                 other.stdin.close()  # each ends itself when its pipe does
