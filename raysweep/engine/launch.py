@@ -160,13 +160,14 @@ class Launch:
     def failed(self, stage: Stage, failure: Failure, gpu_share: float = 0.0) -> None:
         """Note that an attempt has failed: record it, and try again, or fail the stage for good.
 
-        A lost node, or too small a share of a GPU, is no fault of the stage: such an attempt does not count.
+        A lost node, a preemption, or too small a share of a GPU is no fault of the stage: such an attempt does not
+        count.
         """
         if self.queue.state(stage.id) is not State.RUNNING:
             return
         attempt = self.attempt(stage)
         too_small = failure.kind == "gpu-memory" and self.requests.shares.ran_out(stage, gpu_share)
-        counted = not (failure.kind == "node" or too_small)
+        counted = not (failure.kind in ("node", "preempted") or too_small)
         record_attempt(stage, self.store, failure, attempt, counted=counted)
         if counted:
             again = self.queue.failed(stage.id, failure.reason)

@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import MAX_STARTING
-from raysweep.engine.interrupt import DRAINING, first_interrupt
+from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.metrics import RayMetrics
 from raysweep.engine.search import QueueAlgorithm
@@ -88,9 +88,11 @@ class TuneExecutor:
         return True
 
     def _fit(self, launch: Launch) -> None:
-        def drain() -> None:
+        def drain(message: str, now: bool) -> None:
             launch.queue.drain()
-            launch.monitor.say(DRAINING)
+            if now:
+                algorithm.preempt()
+            launch.monitor.say(message)
 
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed stages have their own reports
         cluster = Cluster(may_grow=self._address is not None)

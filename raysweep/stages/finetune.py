@@ -19,6 +19,7 @@ from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
 from raysweep.sources.models import write_model
 from raysweep.sources.snapshots import build_start
+from raysweep.stages.flight import Flight
 from raysweep.stages.frozen_features import (
     CPU_BYTES,
     GPU_SHARE,
@@ -114,13 +115,13 @@ class FinetuneLoop(TrainingLoop):
     def train_epoch(self) -> dict[str, float]:
         """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as needed."""
         self.tuning.begin_epoch(self.history.epoch)
-        order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
-        total = torch.zeros((), device=self.runtime.device)
+        if self.flight is None:
+            self.flight = Flight(self._draw_order(self.steps_per_epoch * self.training.batch_size))
         rate = 0.0
-        for batch in torch.split(order, self.training.batch_size):
+        for batch in self.flight.batches(self.training.batch_size, self.steps_per_epoch):
             rate = self.schedule_step(self.optimiser, self.training.optimisation, self.steps_per_epoch)
-            total += self._step(batch)
-        return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
+            self.flight.add({"loss": self._step(batch)})
+        return {**self.flight.means(), "lr": rate}
 
     def _draw_order(self, num_samples: int) -> Tensor:
         """Return positions in the subset: whole random orders, one after another, cut to length."""

@@ -50,6 +50,11 @@ class WeightsStep(Settings):
     def _one_origin(self) -> WeightsStep:
         if sum(origin is not None for origin in (self.file, self.timm, self.zoo)) != 1:
             raise ValueError("give one of file, timm and zoo")
+        if self.file is not None and "://" in self.file:
+            raise ValueError(
+                f"{self.file!r} is a URI; weights are read from a path that every node sees, or from the store: copy "
+                "the file to such a folder, or `raysweep weights import` what the zoo knows"
+            )
         if self.timm is not None and "." not in self.timm:
             raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
         if self.prefix is not None and self.file is None:
