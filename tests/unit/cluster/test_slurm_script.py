@@ -28,6 +28,7 @@ STUDY = """#!/bin/bash
 echo "raysweep $* token=$(stat -c %a "$RAY_AUTH_TOKEN_PATH") mode=$RAY_AUTH_MODE" >>"$FAKE_SLURM_LOG"
 trap 'exit 130' TERM
 touch "$HOME/running"
+until [[ $(grep -c "^ray " "$FAKE_SLURM_LOG") == 3 ]]; do sleep 0.02; done
 if [[ $STUDY_ENDS_WITH ]]; then exit "$STUDY_ENDS_WITH"; fi
 while :; do sleep 0.05; done
 """
