@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-FailureKind = Literal["error", "gpu-memory", "memory", "worker", "node", "time-limit", "hung", "resources"]
+FailureKind = Literal["error", "gpu-memory", "memory", "worker", "node", "preempted", "time-limit", "hung", "resources"]
 """What went wrong: the stage raised (error); the GPU, or the node, ran out of memory; the worker process died; its node
-was lost; it took longer than it may; it gave no sign of life; or no node has room for it."""
+was lost; it was told to end, and has saved its training state (preempted); it took longer than it may; it gave no sign
+of life; or no node has room for it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FailureRecord:
     at: str = ""
     """When, in ISO 8601 with UTC."""
     counted: bool = True
-    """Whether it used up one of the stage's attempts; a lost node does not."""
+    """Whether it used up one of the stage's attempts; a lost node or a preemption does not."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-like values."""

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from raysweep.identity import content_id
 from raysweep.planning.model import Kind, Parent, Plan, Stage
 from raysweep.results.write import write_part
 from raysweep.stages.failure import stage_columns
-from raysweep.stages.progress import Progress, no_beat
+from raysweep.stages.progress import Beat, Progress, StagePreempted, no_beat
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study
 from raysweep.study.load import validate_study
@@ -56,7 +56,7 @@ class Event:
     """Something a fake stage did."""
 
     what: str
-    """begin, snapshot or end."""
+    """begin, snapshot, preempted, hang or end."""
     name: str
     attempt: int
     pid: int
@@ -92,13 +92,17 @@ def run_fake_stage(
     attempt: int,
     gpu_share: float = 1.0,
     ranks: int = 1,
-    beat: Callable[[], None] = no_beat,
+    beat: Beat = no_beat,
 ) -> Iterator[Progress]:
     """Run a fake stage as ``run_stage`` runs a real one."""
     fake = stage.config["fake"]
     _log(store, "begin", stage, attempt)
     for epoch in range(1, stage.epochs + 1):
-        _work(fake["epoch_s"], beat)
+        try:
+            _work(fake["epoch_s"], beat)
+        except StagePreempted:
+            _log(store, "preempted", stage, attempt)
+            raise
         if epoch == stage.epochs and fake["waits_for"] is not None:
             wait_for_event(store, "end", fake["waits_for"])
         if epoch == stage.epochs and attempt in fake["fails_in_attempts"]:
@@ -122,13 +126,15 @@ def _metrics(val_score: float | None) -> dict[str, float]:
     return {} if val_score is None else {"val/score": val_score}
 
 
-def _work(seconds: float, beat: Callable[[], None]) -> None:
+def _work(seconds: float, beat: Beat) -> None:
     """Sleep, with a sign of life every fifth of a second, as optimiser steps give."""
     end = time.monotonic() + seconds
-    beat()
-    while (left := end - time.monotonic()) > 0:
+    while True:
+        if beat():
+            raise StagePreempted
+        if (left := end - time.monotonic()) <= 0:
+            return
         time.sleep(min(left, 0.2))
-        beat()
 
 
 def events(store: Store) -> list[Event]:

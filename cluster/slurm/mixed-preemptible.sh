@@ -39,6 +39,8 @@ python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOK
 # Jobs may share a node: the port and Ray's folder are this job's own.
 port=$((20000 + SLURM_JOB_ID % 20000))
 folder=/tmp/raysweep-$SLURM_JOB_ID
+mkdir -p "$folder" # umask 077
+[[ -O $folder ]] || { echo "$folder belongs to somebody else" >&2; exit 1; }
 head=$(scontrol show hostnames "${SLURM_JOB_NODELIST_HET_GROUP_0:-$SLURM_JOB_NODELIST}" | head -n 1)
 head_ip=${RAYSWEEP_HEAD_IP:-$(hostname -I | cut -d ' ' -f 1)}
 steps=()

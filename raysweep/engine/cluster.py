@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import ray
+from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 
 _REFRESH_S = 2.0
@@ -25,13 +26,17 @@ class Cluster:
         """Whether nodes may join: it is a cluster that somebody else has started."""
         self._read_at = float("-inf")
         self._nodes: dict[str, dict[str, float]] = {}
+        self.draining: frozenset[str] = frozenset()
+        """Nodes that are about to go away: nothing is placed there, and what runs there is to save its state."""
         self._asked: list[dict[str, float]] = []
         self._missing_since: dict[tuple[tuple[str, float], ...], float] = {}
 
     def nodes(self, *, now: bool = False) -> Mapping[str, Mapping[str, float]]:
-        """Return the resources of every node that is alive, by node id; read anew every few seconds."""
+        """Return the resources of every node that is there to stay, by node id; read anew every few seconds."""
         if now or time.monotonic() - self._read_at > _REFRESH_S:
-            self._nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+            self.draining = frozenset(state.get_draining_nodes())
+            there = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+            self._nodes = {name: has for name, has in there.items() if name not in self.draining}
             self._read_at = time.monotonic()
         return self._nodes
 

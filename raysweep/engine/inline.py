@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from raysweep.engine.interrupt import DRAINING, first_interrupt
+from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import failure_of
+from raysweep.stages.log import logged
+from raysweep.stages.progress import StagePreempted
 from raysweep.stages.watch import Deadline
 
 
 class InlineExecutor:
     """Runs a plan in this process: for debugging, for tests, and where Ray cannot run."""
 
+    _is_preempted = False
+
     def run(self, launch: Launch) -> Outcome:
         """Run every stage that the queue hands out, until it is finished or drained."""
 
-        def drain() -> None:
+        def drain(message: str, now: bool) -> None:
             launch.queue.drain()
-            launch.monitor.say(DRAINING)
+            self._is_preempted = now
+            launch.monitor.say(message)
 
         with first_interrupt(drain), launch.monitor:
             while not launch.queue.is_finished:
@@ -38,17 +45,24 @@ class InlineExecutor:
 
         share = launch.request(stage).get("GPU", 0.0)
         deadline = Deadline(launch.resources(stage).time_limit_s)
+
+        def beat() -> bool:
+            deadline.check()
+            return self._is_preempted
+
         launch.started(stage)
         try:
-            for progress in run_stage(
+            run = partial(
+                run_stage,
                 stage,
                 launch.store,
                 threads=launch.threads(stage),
                 attempt=launch.attempt(stage),
                 gpu_share=share or 1.0,
                 ranks=launch.ranks(stage),
-                beat=deadline.check,
-            ):
+                beat=beat,
+            )
+            for progress in logged(run, stage, launch.log_context(stage), launch.store, log_format()):
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
                     launch.stopped(stage, progress)
@@ -57,6 +71,8 @@ class InlineExecutor:
                 if launch.queue.is_draining and progress.epoch < stage.epochs:
                     launch.interrupted(stage)
                     return
+        except StagePreempted:
+            launch.interrupted(stage)
         except Exception as error:  # noqa: BLE001 - any failure of a stage is recorded, and the others go on
             launch.failed(stage, failure_of(error), share)
         else:

@@ -21,6 +21,7 @@ from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
 from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement, report_in
 from raysweep.errors import StoreError
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
@@ -47,6 +48,7 @@ class _Running:
     last_report: float | None = None
     """None before its worker has started."""
     presumed: Failure | None = None
+    is_preempted: bool = False
     pruned_at: Progress | None = None
 
     @property
@@ -92,6 +94,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         self._halting: list[ray.ObjectRef] = []
         self._num_trials = 0
         self._refreshed_at = 0.0
+        self._preempts_all = False
         launch.monitor.use = self._admission.use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,6 +173,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             return
         self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
+        self._launch.metrics.refresh(self._launch.queue.counts)
         self._decide_suspects()
         suspected = [suspect.running.trial for suspect in self._suspects]
         self._ended = [trial for trial in self._ended if trial in suspected or not trial.forget()]
@@ -179,6 +183,12 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             self._cluster.ask_for([*running, *(self._launch.request(stage) for stage in ready)])
         for running_stage in self._running.values():
             self._end_if_silent(running_stage)
+            self._preempt_if_due(running_stage)
+
+    def preempt(self) -> None:
+        """Have all running stages save their training states and end, from the next refresh on."""
+        self._preempts_all = True
+        self._refreshed_at = 0.0
 
     def stops(self, trial_id: str, report: Report) -> bool:
         """Return whether a trial is to stop after what it reports, for now (the launch drains) or for good (pruned)."""
@@ -238,8 +248,20 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 continue
             self._dispatcher.ended(running.assignment, leaves_worker=False)
             failure = running.presumed or failure_behind(error, node_is_lost=lost)
-            self._launch.failed(running.stage, failure, running.gpu_share)
+            if failure.kind == "preempted" and self._preempts_all:
+                self._launch.interrupted(running.stage)
+            else:
+                self._launch.failed(running.stage, failure, running.gpu_share)
         self._suspects = waiting
+
+    def _preempt_if_due(self, running: _Running) -> None:
+        """Tell a worker to save and end, once, if its node is about to go away, or the driver itself."""
+        actor = running.trial.temporary_state.ray_actor
+        if running.is_preempted or running.last_report is None or actor is None:
+            return
+        if self._preempts_all or self._admission.node_of(running.stage.id) in self._cluster.draining:
+            running.is_preempted = True
+            actor.preempt.remote()
 
     def _end_if_silent(self, running: _Running) -> None:
         """End a worker that reports no more although it would if its stage alone hung: it is stopped or unreachable."""
@@ -271,6 +293,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "store": launch.store.absolute_uri,
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
+                "log_context": launch.log_context(stage),
+                "log_format": log_format(),
                 "gpu_share": assignment.request.get("GPU", 1.0),
                 "ranks": launch.ranks(stage),
                 "time_limit_s": resources.time_limit_s,

@@ -14,7 +14,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 from ray.tune.experiment import Trial
 
 from raysweep.engine.requests import request_key
-from raysweep.engine.trainable import REPORT, StageHungError
+from raysweep.engine.trainable import REPORT, StageHungError, StagePreemptedError
 from raysweep.stages.failure import Failure, failure_of
 from raysweep.stages.progress import Progress
 
@@ -93,6 +93,8 @@ def failure_behind(error: Exception | None, *, node_is_lost: bool) -> Failure:
     """Return what the error of a trial says about the attempt that it ended."""
     if isinstance(error, RayTaskError):
         cause = error.cause
+        if isinstance(cause, StagePreemptedError):
+            return Failure("preempted: its training state is saved", "preempted")
         if isinstance(cause, StageHungError):
             return Failure(cause.reason, "hung", cause.stack)
         if isinstance(cause, Exception):

@@ -14,6 +14,7 @@ from raysweep.ledger import FailureKind
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.secrecy import mask
+from raysweep.stages.progress import StagePreempted
 from raysweep.store import FailureRecord, LedgerRecord, Store
 
 
@@ -46,6 +47,8 @@ class RankError(StageError):
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an exception says about the attempt that it ended on this host."""
+    if isinstance(error, StagePreempted):
+        return Failure("preempted: its training state is saved", "preempted", host=socket.gethostname())
     reason = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, RankError):

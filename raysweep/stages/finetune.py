@@ -19,6 +19,7 @@ from raysweep.results.examples import write_examples
 from raysweep.results.write import write_part
 from raysweep.sources.models import write_model
 from raysweep.sources.snapshots import build_start
+from raysweep.stages.flight import Flight
 from raysweep.stages.frozen_features import (
     CPU_BYTES,
     GPU_SHARE,
@@ -31,9 +32,9 @@ from raysweep.stages.frozen_features import (
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
-from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
+from raysweep.stages.validation import Averaged, Patience, monitors_loss
 from raysweep.store import Store
-from raysweep.tasks import Task
+from raysweep.tasks import Task, Validation
 from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
@@ -61,7 +62,7 @@ class FinetuneLoop(TrainingLoop):
         )
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tuning = build_tuning(
@@ -116,13 +117,13 @@ class FinetuneLoop(TrainingLoop):
     def train_epoch(self) -> dict[str, float]:
         """Take the epoch's steps in full batches, going through the subset in orders drawn anew, as often as needed."""
         self.tuning.begin_epoch(self.history.epoch)
-        order = self._draw_order(self.steps_per_epoch * self.training.batch_size)
-        total = torch.zeros((), device=self.runtime.device)
+        if self.flight is None:
+            self.flight = Flight(self._draw_order(self.steps_per_epoch * self.training.batch_size))
         rate = 0.0
-        for batch in torch.split(order, self.training.batch_size):
+        for batch in self.flight.batches(self.training.batch_size, self.steps_per_epoch):
             rate = self.schedule_step(self.optimiser, self.training.optimisation, self.steps_per_epoch)
-            total += self._step(batch)
-        return {"loss": float(total) / self.steps_per_epoch, "lr": rate}
+            self.flight.add({"loss": self._step(batch)})
+        return {**self.flight.means(), "lr": rate}
 
     def _draw_order(self, num_samples: int) -> Tensor:
         """Return positions in the subset: whole random orders, one after another, cut to length."""
@@ -178,31 +179,35 @@ class FinetuneLoop(TrainingLoop):
             self.phases("evaluation"),
             nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
         ):
-            measured = self._validate()
-            value = self._badness(measured)
-            if value < self.best_value or not self.best_weights:
-                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
-                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+            found = self._validate()
+            self._keep_if_best(found.score, self._badness(found))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
         if optimisation.schedule == "plateau":
-            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+            self.plateau.update(optimisation, found.falling(optimisation.monitor))
         if stopping is not None:
-            self.patience.update(stopping, measured)
+            self.patience.update(stopping, found)
         return ()
 
-    def _validate(self) -> Measured:
+    def _validate(self) -> Validation:
         rows = self.pack.select(split="val", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "val")
-        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if loss is not None:
-            self.history.add("val", {"loss": loss})
-        return Measured(evaluation.score, loss)
+        found = self.task.validate(rows, self._predict, self.generator, with_loss=monitors_loss(self.training))
+        loss = {} if found.loss is None else {"loss": found.loss}
+        self.history.add("val", {self.settings.metric: found.score, **found.metrics, **loss})
+        return found
 
-    def _badness(self, measured: Measured) -> float:
+    def _keep_if_best(self, score: float, badness: float) -> None:
+        """Keep the present weights if the epoch is the best of those that may be, or no such epoch has come yet."""
+        epoch = self.history.epoch
+        counts = epoch % self.training.best_every == 0 and math.isfinite(badness)
+        if math.isinf(self.best_value) or (counts and badness < self.best_value):
+            self.best_epoch, self.best_score = epoch, score
+            self.best_value = badness if counts else math.inf
+            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    def _badness(self, found: Validation) -> float:
         """Return what decides which epoch is best; the lower the better."""
         by = self.training.best_by
-        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+        return -float(self.history.epoch) if by == "last" else found.falling(by)
 
     def ends_early(self) -> bool:
         """Whether validation has not improved for longer than the study bears."""

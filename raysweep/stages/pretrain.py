@@ -19,6 +19,7 @@ from raysweep.planning import Stage
 from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
+from raysweep.stages.flight import Flight
 from raysweep.stages.frozen_features import forget_all
 from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
@@ -47,11 +48,13 @@ class PretrainLoop(TrainingLoop):
         self.image_size: int = self.config["image_size"]
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
+        if ranks.size > 1 and stage.config.get("seeding") == "none":
+            raise StageError("ranks of a stage without a seed would each draw their own: ask for one GPU")
         if self.batch_size < ranks.size:
             raise StageError(f"{ranks.size} ranks cannot share batches of {self.batch_size} slices; ask for fewer GPUs")
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
         self.method.join(ranks)
@@ -97,20 +100,17 @@ class PretrainLoop(TrainingLoop):
         """Take one pass over the train split in full batches, in an order drawn anew."""
         self.method.nets.train()
         self.ranks.align(self.method.nets)
-        with self.runtime.autocast(), self.ranks.together(self.history.step):
-            self.method.before_epoch(self.history.epoch - 1, self._whole_slices())
-        order = torch.randperm(len(self.rows), generator=self.generator)
-        sums: dict[str, Tensor] = {}
+        if self.flight is None:
+            with self.runtime.autocast(), self.ranks.together(self.history.step):
+                self.method.before_epoch(self.history.epoch - 1, self._whole_slices())
+            self.flight = Flight(torch.randperm(len(self.rows), generator=self.generator))
         rate = 0.0
-        for first in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
-            ids = order[first : first + self.batch_size]
+        for ids in self.flight.batches(self.batch_size, self.steps_per_epoch):
             rate = self.schedule_step(self.optimiser, self.optimisation, self.steps_per_epoch)
-            for name, value in self._step(ids).items():
-                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
-        means = {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+            self.flight.add(self._step(ids))
         features = self.method.features
         collapse = {} if features is None else {k: float(v) for k, v in collapse_metrics(features).items()}
-        return {**means, **collapse, "lr": rate}
+        return {**self.flight.means(), **collapse, "lr": rate}
 
     def _whole_slices(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all slices in batches of ids (B,) and whole slices (B, C, H, W), for methods that ask for them."""
@@ -167,9 +167,11 @@ class PretrainLoop(TrainingLoop):
     def follow(self, last_epoch: int | None = None) -> None:
         """Train as another rank than 0, to the end or to an epoch: what there is to publish, rank 0 publishes."""
         self._restore()
-        while self.history.epoch < (last_epoch or self.stage.epochs):
-            self.history.epoch += 1
+        while self.flight is not None or self.history.epoch < (last_epoch or self.stage.epochs):
+            if self.flight is None:
+                self.history.epoch += 1
             self.train_epoch()
+            self.flight = None
 
     def end_epoch(self) -> tuple[int, ...]:
         """Probe the encoder and publish a snapshot of it, where the plan asks for one."""

@@ -7,8 +7,6 @@ Shapes: N train samples, M val samples, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,7 @@ from raysweep.data.slices import mask_of, normalised, scaled_slices, shapes_of
 from raysweep.methods import collapse_metrics
 from raysweep.settings import Normalisation
 from raysweep.sources.encoder import Encoder
-from raysweep.stages.progress import no_beat
+from raysweep.stages.progress import Beat, no_beat
 from raysweep.stages.runtime import Runtime
 
 MAX_SLICES = 1024
@@ -47,7 +45,7 @@ class Probes:
         image_size: int,
         normalisation: Normalisation,
         runtime: Runtime,
-        beat: Callable[[], None] = no_beat,
+        beat: Beat = no_beat,
     ) -> None:
         self.pack = pack
         self.image_size = image_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -25,6 +25,14 @@ class Progress:
 
 class StageStopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """Raised by a heartbeat to end a stage that did not fail; its training state stays as the last epoch left it."""
+
+
+class StagePreempted(Exception):  # noqa: N818 - not an error: its process has to end
+    """Ends a stage that has saved its training state at its last step, because its process, or its node, goes away."""
+
+
+Beat = Callable[[], object]
+"""A sign of life. What it raises ends the stage; true at a step asks it to save its training state and to end."""
 
 
 def no_beat() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from raysweep.methods import ALONE, Ranks
@@ -11,7 +11,7 @@ from raysweep.planning.model import stage_from_json, stage_to_json
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.pretrain import PretrainLoop
-from raysweep.stages.progress import Progress, no_beat
+from raysweep.stages.progress import Beat, Progress, no_beat
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.stages.team import Team
 from raysweep.store import Store
@@ -25,7 +25,7 @@ def run_stage(
     attempt: int,
     gpu_share: float = 1.0,
     ranks: int = 1,
-    beat: Callable[[], None] = no_beat,
+    beat: Beat = no_beat,
 ) -> Iterator[Progress]:
     """Run a stage to its end, yielding after every epoch.
 
@@ -39,7 +39,8 @@ def run_stage(
         attempt: number of this attempt, from 1.
         gpu_share: share of the GPU's memory that the stage may hold, where it runs on one.
         ranks: processes that train a pretrain stage together, on a GPU each; this one is the first.
-        beat: called before every optimiser step and every evaluated batch; what it raises ends the stage.
+        beat: called before every optimiser step and every evaluated batch; what it raises ends the stage. If it returns
+            true at a step, the stage saves its training state and raises StagePreempted.
     """
     if ranks == 1 or stage.kind != "pretrain":
         yield from _train(stage, store, threads, attempt, gpu_share, beat, ALONE)
@@ -63,7 +64,7 @@ def _train(
     threads: int,
     attempt: int,
     gpu_share: float,
-    beat: Callable[[], None],
+    beat: Beat,
     ranks: Ranks,
 ) -> Iterator[Progress]:
     precision = stage.config["precision"] if stage.kind == "pretrain" else _training(stage)["precision"]

@@ -13,13 +13,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from raysweep.errors import StageError
 from raysweep.stages.failure import Failure, RankError
+from raysweep.stages.progress import Beat
 from raysweep.stages.ranks import TIMEOUT, RankGroup, connect, device_of
 
 _POLL_S, _LAST_EPOCH_S, _GRACE_S, _LOG_CHARS = 0.1, 120.0, 10.0, 4000
@@ -36,9 +37,7 @@ class Team:
         beat: called while waiting; what it raises ends the wait.
     """
 
-    def __init__(
-        self, function: str, job: Mapping[str, Any], *, size: int, threads: int, beat: Callable[[], None]
-    ) -> None:
+    def __init__(self, function: str, job: Mapping[str, Any], *, size: int, threads: int, beat: Beat) -> None:
         self._function = function
         self._job = job
         self._size = size
@@ -83,16 +82,17 @@ class Team:
             raise RuntimeError("the ranks have not met yet")
         return self._group
 
-    def beat(self) -> None:
-        """Give a sign of life.
+    def beat(self) -> object:
+        """Give a sign of life, and return what it is answered.
 
         Raises:
             RankError: if another rank has failed.
         """
-        self._beat()
+        answer = self._beat()
         for rank, other in enumerate(self._others, 1):
             if other.poll():
                 raise RankError(rank, self._failure(rank, other))
+        return answer
 
     def _start(self) -> None:
         name = self._folder.name

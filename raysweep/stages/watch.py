@@ -49,6 +49,7 @@ class StageThread:
         self._idle.set()
         self._deadline = Deadline(None)
         self._stop = False
+        self._is_preempted = False
         self._last_beat = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="stage", daemon=True)
         self._thread.start()
@@ -67,8 +68,8 @@ class StageThread:
         self._last_beat = time.monotonic()
         self._jobs.put(stage)
 
-    def beat(self) -> None:
-        """Give a sign of life, from within the stage.
+    def beat(self) -> bool:
+        """Give a sign of life, from within the stage; return whether it is to save its training state and end.
 
         Raises:
             StageStopped: if the stage is to stop.
@@ -78,6 +79,11 @@ class StageThread:
         if self._stop:
             raise StageStopped
         self._deadline.check()
+        return self._is_preempted
+
+    def preempt(self) -> None:
+        """Have the running stage save its training state at its next step and end, and so all that start here."""
+        self._is_preempted = True
 
     def next_event(self, timeout_s: float) -> Progress | Failure | None:
         """Return what the stage reports next: progress, how it failed, or None when it has ended well.

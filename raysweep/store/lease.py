@@ -12,10 +12,10 @@ waits, and holds the lock if the object is still its own.
 
 from __future__ import annotations
 
-import _thread
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -151,7 +151,7 @@ class Lease:
                     break
         if not self._stop.is_set():
             _LOG.error("another process has taken over the lock %s, or it could not be renewed: stopping", self._folder)
-            _thread.interrupt_main()
+            _interrupt_main_thread()
 
     def _highest(self) -> int:
         return max(map(_generation, self._objects.stamps(self._folder)), default=0)
@@ -162,6 +162,12 @@ class Lease:
     def _content(self) -> bytes:
         self._renewals += 1
         return json.dumps({**self._owner, "renewals": self._renewals}).encode()
+
+
+def _interrupt_main_thread() -> None:
+    """Interrupt the main thread as Ctrl-C does, also where it waits."""
+    if (main := threading.main_thread().ident) is not None:
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def _generation(path: str) -> int:

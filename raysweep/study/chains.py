@@ -50,6 +50,11 @@ class WeightsStep(Settings):
     def _one_origin(self) -> WeightsStep:
         if sum(origin is not None for origin in (self.file, self.timm, self.zoo)) != 1:
             raise ValueError("give one of file, timm and zoo")
+        if self.file is not None and "://" in self.file:
+            raise ValueError(
+                f"{self.file!r} is a URI; weights are read from a path that every node sees, or from the store: copy "
+                "the file to such a folder, or `raysweep weights import` what the zoo knows"
+            )
         if self.timm is not None and "." not in self.timm:
             raise ValueError(f"timm name {self.timm!r} has no tag; write it in full, such as {self.timm}.a1_in1k")
         if self.prefix is not None and self.file is None:
@@ -71,6 +76,15 @@ class PretrainStep(Settings):
     """Pretraining method; null takes the grid's method axis."""
     epochs: int | None = Field(None, ge=0)
     """Epochs; null takes the grid's pretrain_epochs axis."""
+    of_epochs: int | None = Field(None, ge=1)
+    """Length of the run that the snapshot after `epochs` is taken of, whose learning rate it follows; null for a run of
+    its own."""
+
+    @model_validator(mode="after")
+    def _snapshot_lies_in_its_run(self) -> PretrainStep:
+        if self.of_epochs is not None and (self.epochs is None or self.epochs > self.of_epochs):
+            raise ValueError("of_epochs is the length of a run, and epochs one of its epochs: give both")
+        return self
 
 
 class Step(Settings):

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from raysweep import registry
 from raysweep.planning import Stage, build_plan
 from raysweep.results.read import store_tables
@@ -83,7 +85,17 @@ def _finding(rows: list[dict[str, Any]]) -> str:
         f"Of {len(rows)} methods {better['kNN']} raise the Dice of the nearest neighbours on held-out patients, "
         f"{better['linear']} that of the linear probe, {len(both)} both."
         + (f" Not better than the random encoder by the {'; by the '.join(said)}." if said else "")
+        + _cost_finding(rows)
     )
+
+
+def _cost_finding(rows: list[dict[str, Any]]) -> str:
+    """Say how well declared costs order the measured seconds."""
+    same = [row for row in rows if row["encoder"] == CONVOLUTIONAL]
+    if len(same) < 3:
+        return ""
+    agreement = spearmanr([row["cost"] for row in same], [row["s/epoch"] for row in same]).statistic
+    return f" Declared cost and measured seconds of convolutional encoders: rank correlation {agreement:.2f}."
 
 
 def _setup() -> dict[str, str]:
@@ -179,7 +191,7 @@ def _stage(name: str, seed: int, epochs: int, store: Store) -> Stage:
                 "seed": seed,
                 "methods": {name: settings_of(name)},
             },
-            "tasks": {"heart": {"kind": "segmentation", "pack": "cardiac", "training": {"image_size": 32}}},
+            "tasks": {"labels": {"kind": "classification", "pack": "cardiac", "training": {"image_size": 32}}},
             "grid": {
                 "source": ["pretrained"],
                 "method": [name],

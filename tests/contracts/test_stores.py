@@ -19,11 +19,19 @@ from raysweep.results.live import live_files
 from raysweep.results.query import query_store
 from raysweep.results.read import read_cells
 from raysweep.results.write import write_part
-from raysweep.store import FailureRecord, LedgerRecord, Store
+from raysweep.store import FailureRecord, LedgerRecord, Store, objects
 from tests.s3_server import new_bucket
 
-LARGE = os.urandom(2**20) * 40
-"""More than is uploaded, or downloaded, in one request."""
+PART = 5 * 2**20
+"""The smallest part of an upload that S3 takes."""
+LARGE = os.urandom(2**20) * 11
+"""More than two parts."""
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files of some megabytes uploaded and downloaded in several parts."""
+    monkeypatch.setattr(objects, "_CHUNK", PART)
 
 
 @pytest.fixture(params=["folder", "s3"])

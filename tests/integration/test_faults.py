@@ -117,6 +117,42 @@ def test_first_interrupt_ends_running_stages_after_their_epoch_and_starts_nothin
     assert {record.status for record in store.ledger().values()} <= {"done"}
 
 
+def test_worker_that_gets_sigterm_saves_at_once_and_costs_no_attempt(store):
+    def terminate() -> None:
+        os.kill(wait_for_event(store, "snapshot", "victim").pid, signal.SIGTERM)
+
+    terminator = meanwhile(terminate)
+    outcome = run(
+        store,
+        Fake("victim", epochs=4, epoch_s=2.0),
+        Fake("child", parent=("victim", 1)),
+        Fake("bystander", epochs=4, epoch_s=1.0),
+        attempts=1,
+    )
+    terminator.join()
+    assert outcome.is_complete
+    first, last = (event for event in events(store) if (event.what, event.name) == ("begin", "victim"))
+    assert first.pid != last.pid
+    assert attempts(store, "victim", "preempted") == [1]
+    assert attempts(store, "bystander", "end") == [1]
+    assert [(failure.kind, failure.counted) for failure in store.failures()] == [("preempted", False)]
+
+
+def test_driver_that_gets_sigterm_has_its_stages_save_at_their_next_step(store):
+    def terminate() -> None:
+        wait_for_event(store, "snapshot", "long")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    terminator = meanwhile(terminate)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, Fake("long", epochs=40, epoch_s=5.0), Fake("from long", parent=("long", 1), epochs=40, epoch_s=5.0))
+    terminator.join()
+    assert attempts(store, "long", "preempted") == [1]
+    assert attempts(store, "long", "snapshot") == [1], "it did not wait for the end of the epoch"
+    assert store.failures() == []
+    assert store.ledger() == {}
+
+
 def test_tunes_asha_stops_stages_that_fall_behind(store):
     fakes = [Fake(f"{score}", epochs=60, epoch_s=0.2, val_score=score) for score in (0.9, 0.1, 0.8, 0.2, 0.7, 0.05)]
     pruning = {"scheduler": "asha", "grace_epochs": 2, "reduction_factor": 2}

@@ -10,8 +10,11 @@ from raysweep.engine.cluster import Cluster
 
 @pytest.fixture
 def world(monkeypatch):
-    world = SimpleNamespace(nodes=[{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}], asked=[], now=0.0)
+    world = SimpleNamespace(
+        nodes=[{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}], asked=[], now=0.0, draining={}
+    )
     monkeypatch.setattr(module.ray, "nodes", lambda: world.nodes)
+    monkeypatch.setattr(module.state, "get_draining_nodes", lambda: world.draining)
     monkeypatch.setattr(module, "request_resources", lambda bundles: world.asked.append(bundles))
     monkeypatch.setattr(module.time, "monotonic", lambda: world.now)
     return world
@@ -28,6 +31,14 @@ def test_nodes_are_read_anew_every_few_seconds_and_at_once_when_asked(world):
     world.now = 10.0
     world.nodes = []
     assert cluster.nodes() == {}
+
+
+def test_node_that_is_about_to_go_away_is_not_there_to_stay(world):
+    cluster = Cluster(may_grow=True)
+    world.nodes = [*world.nodes, {"NodeID": "b", "Alive": True, "Resources": {"CPU": 1.0}}]
+    world.draining = {"b": 1_800_000_000_000}
+    assert cluster.nodes() == {"a": {"CPU": 2.0}}
+    assert cluster.draining == {"b"}
 
 
 def test_a_missing_node_may_come_for_some_minutes_on_a_cluster_only(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -23,7 +24,7 @@ from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.phases import PHASES
 from raysweep.stages.pretrain import PretrainLoop
 from raysweep.stages.profile import FIRST_TRACED, LAST_TRACED
-from raysweep.stages.progress import Progress, StageStopped
+from raysweep.stages.progress import Progress, StagePreempted, StageStopped
 from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.stages.watch import StageThread
@@ -96,6 +97,40 @@ def test_stages_interrupted_after_any_epoch_continue_to_the_same_bits(undisturbe
         assert run(stage, tiny_store, attempt=2)[0] == epoch
         assert not tiny_store.exists(tiny_store.resume_path(stage.id))
     assert facts(tiny_store) == facts(expected)
+
+
+def preempt_after(stage: Stage, store: Store, beats: int) -> bool:
+    """Run a stage until it has given some signs of life and takes a step; return whether that came before its end."""
+    given = itertools.count()
+    try:
+        for _ in run_stage(stage, store, threads=1, attempt=1, beat=lambda: next(given) >= beats):
+            pass
+    except StagePreempted:
+        return True
+    return False
+
+
+def test_stages_preempted_within_an_epoch_continue_to_the_same_bits(undisturbed, tiny_store):
+    expected, plan = undisturbed
+    for stage in plan.stages.values():
+        assert preempt_after(stage, tiny_store, 9)
+        assert tiny_store.ledger_record(stage.id) is None
+        torch.rand(7)  # whatever else the process did
+        run(stage, tiny_store, attempt=2)
+    assert facts(tiny_store) == facts(expected)
+
+
+def test_method_that_prepares_its_epochs_is_preempted_again_and_again_and_ends_with_the_same_bits(tiny_study, tmp_path):
+    """It has a memory, which it fills as it trains and clusters before each epoch."""
+    stores = [Store(tmp_path / name).prepare() for name in ("undisturbed", "preempted")]
+    stage = pretrain_of(
+        plan_of(tiny_study, stores[0], {"grid.method": ["deepcluster-v2"], "grid.pretrain_epochs": [2]})
+    )
+    run(stage, stores[0])
+    for beats in (0, 1, 2):
+        assert preempt_after(stage, stores[1], beats)
+    run(stage, stores[1])
+    assert facts(stores[1]) == facts(stores[0])
 
 
 def test_resident_packs_change_no_bit(undisturbed, tiny_store, monkeypatch):

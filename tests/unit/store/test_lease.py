@@ -50,7 +50,7 @@ class Memory:
 def interrupted(monkeypatch) -> threading.Event:
     """Set where a holder would interrupt its process."""
     event = threading.Event()
-    monkeypatch.setattr(lease._thread, "interrupt_main", event.set)
+    monkeypatch.setattr(lease, "_interrupt_main_thread", event.set)
     return event
 
 

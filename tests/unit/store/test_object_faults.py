@@ -6,10 +6,17 @@ from collections.abc import Iterator
 import pytest
 
 from raysweep.errors import StoreError
+from raysweep.store import objects
 from raysweep.store.objects import ObjectFiles
 from tests.s3_server import FaultyProxy, faulty_proxy, new_bucket
 
-LARGE = os.urandom(2**20) * 40
+LARGE = os.urandom(2**20) * 11
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files of some megabytes uploaded and downloaded in several parts: the smallest that S3 takes."""
+    monkeypatch.setattr(objects, "_CHUNK", 5 * 2**20)
 
 
 @pytest.fixture

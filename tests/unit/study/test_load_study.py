@@ -26,6 +26,19 @@ def error_of(changes: dict) -> str:
     return str(caught.value)
 
 
+def test_weights_of_a_uri_are_refused_with_what_to_do_and_packs_of_one_are_not(tmp_path):
+    document = study_document("s3://bucket/cardiac.h5", "packs/leaves.h5")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(document))
+    assert load_study(file).packs["cardiac"].file == "s3://bucket/cardiac.h5"
+    document["sources"]["elsewhere"] = {"weights": {"file": "s3://bucket/a.pt"}}
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(
+        StudyError, match=r"'s3://bucket/a\.pt' is a URI; weights are read from a path .* `raysweep weights"
+    ):
+        load_study(file)
+
+
 def test_a_tag_that_would_build_a_python_object_is_refused_and_nothing_runs(tmp_path):
     file, proof = tmp_path / "study.yaml", tmp_path / "proof"
     file.write_text(f"study: !!python/object/apply:pathlib.Path.touch [!!python/name:x '{proof}']\n")
