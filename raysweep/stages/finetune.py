@@ -160,7 +160,7 @@ class FinetuneLoop(TrainingLoop):
             if labels is None:
                 images, target = apply(slices, parameters, size, masks=masks, device=device)
             else:
-                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+                images, target = apply(slices, parameters, size, device=device), labels.to(device, non_blocking=True)
             return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
