@@ -74,7 +74,9 @@ def run(quick: bool = False) -> Measurement:
 def measurement_of(runs: Mapping[str, Sequence[Probed]]) -> Measurement:
     """Return the table of what was probed, by method, and what it says."""
     rows = [_row(name, some) for name, some in runs.items() if some]
-    return Measurement(rows, _finding(rows), _setup())
+    left_out = [name for name, some in runs.items() if not some]
+    unmeasured = f" Not measured: {', '.join(left_out)}." if left_out else ""
+    return Measurement(rows, _finding(rows) + unmeasured, _setup())
 
 
 def _finding(rows: list[dict[str, Any]]) -> str:

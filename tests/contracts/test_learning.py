@@ -30,7 +30,7 @@ def test_seconds_of_training_raise_what_neighbours_know_of_held_out_patients(nam
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
 def test_short_training_raises_what_features_know_of_held_out_patients(name, store):
-    """Nearest neighbours by a hundredth of Dice, while a linear probe still finds what it found in random features.
+    """Nearest neighbours by half a hundredth of Dice, while a linear probe still finds what it found in random features.
 
     Of a convolutional network a linear probe of all maps does not judge so short a training: random maps do well in it,
     and gains lie around 0 (see the table of the benchmark).
@@ -40,6 +40,6 @@ def test_short_training_raises_what_features_know_of_held_out_patients(name, sto
     if name in NEIGHBOURS_GAIN_NOTHING:
         assert gains["linear"] > 0.005
     else:
-        assert gains["knn"] > 0.01
+        assert gains["knn"] > 0.005
     assert gains["linear"] > -0.1
     assert after["rank_me"] > 1.5  # of a collapsed encoder it is 1
