@@ -14,8 +14,9 @@ from types import ModuleType
 
 from raysweep.errors import StudyError, did_you_mean
 
-KINDS = ("methods", "datasets", "tasks", "tuning", "zoo")
-"""Folders whose modules are components: methods, data sets, tasks, modes of fine-tuning, families of weights."""
+KINDS = ("methods", "datasets", "tasks", "tuning", "zoo", "protocols")
+"""Folders whose modules are components: methods, data sets, tasks, modes of fine-tuning, families of weights, and
+protocols of published studies."""
 
 
 def names(kind: str) -> list[str]:

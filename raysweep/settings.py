@@ -108,6 +108,8 @@ class Augmentation(Settings):
 
     crop_scale: Share = (0.2, 1.0)
     """Share of the slice's area that the random resized crop covers, drawn uniformly; (1, 1) keeps the whole slice."""
+    crop_p: float = later(1.0, ge=0, le=1)
+    """Probability of the crop; without it a view shows the whole slice."""
     crop_ratio: Range = (3 / 4, 4 / 3)
     """Aspect ratio (width / height) of the crop, drawn log-uniformly."""
     flip_p: float = Field(0.5, ge=0, le=1)
@@ -237,6 +239,19 @@ class Normalisation(Settings):
         return Normalisation(mean=_for_channels(self.mean, channels), std=_for_channels(self.std, channels))
 
 
+class Reading(Settings):
+    """How a pack's stored numbers become an encoder's input; all but the defaults repeat a published study."""
+
+    intensities: Literal["percentiles", "eight-bit", "wrapped"] = "percentiles"
+    """percentiles: a volume's 0.5 and 99.5 percentiles become 0 and 1. eight-bit: stored numbers over 255, whatever
+    their range. wrapped: the same after a cast to 8 bits that lets 256 become 0."""
+    resize_px: int | None = Field(None, ge=32)
+    """Side of the square that every slice and its mask are resized to by nearest neighbour, in training as in
+    evaluation; null for native resolution."""
+    normalisation: Normalisation | None = None
+    """Mean and standard deviation in place of those that the weights were trained with; null keeps theirs."""
+
+
 def _for_channels(value: float | tuple[float, ...], channels: int) -> float | tuple[float, ...]:
     if isinstance(value, float) or (len(value) == channels and channels > 1):
         return value
@@ -281,5 +296,9 @@ class Training(Settings):
     ema: float | None = later(None, gt=0, lt=1)
     """Decay per optimiser step of an exponential moving average of the network, which is what is validated and tested;
     null for the network itself."""
+    best_every: int = later(1, ge=1)
+    """Only epochs that are multiples of it may be the best one, and the last one if there is none."""
+    reading: Reading = later(Reading())
+    """How slices are read."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass."""

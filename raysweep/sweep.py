@@ -14,17 +14,18 @@ from raysweep import registry, zoo
 from raysweep.data.pack import Pack
 from raysweep.data.subsets import pack_facts
 from raysweep.datasets import open_study_pack
+from raysweep.engine.driver_log import DriverLog
 from raysweep.engine.executor import Executor
 from raysweep.engine.inline import InlineExecutor
 from raysweep.engine.launch import Launch, Outcome
-from raysweep.engine.queue import State
 from raysweep.engine.trackers import TRACKERS, Tracker
 from raysweep.errors import StudyError
-from raysweep.identity import canonical_json
+from raysweep.logs import log_format
 from raysweep.planning import PackFacts, Plan, build_plan
 from raysweep.planning.cost import Rates
 from raysweep.planning.model import is_done
 from raysweep.planning.profile import with_profile
+from raysweep.readiness import check_starts, check_tunings
 from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
@@ -34,7 +35,6 @@ from raysweep.results.rates import measured_rates, test_scores
 from raysweep.results.read import StudyTables, study_tables
 from raysweep.results.write import write_part
 from raysweep.secrecy import mask, refuse_secrets
-from raysweep.settings import Backbone
 from raysweep.sources.stored import read_record
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study, WeightsStep, load_study
@@ -153,8 +153,10 @@ def run(
             trackers=trackers,
             scores=test_scores(opened) if loaded.stop.seeds == "decided" else {},
         )
-        _check_starts(launch)
-        _check_tunings(planned)
+        if log_format() == "json":
+            launch.trackers = trackers = (*trackers, DriverLog(launch.log_context))
+        check_starts(launch)
+        check_tunings(planned)
         publish_cells(planned, opened)
         try:
             outcome = _executor(executor, address).run(launch)
@@ -256,30 +258,6 @@ def _weights_digests(study: Study, store: Store) -> dict[str, str]:
     return found
 
 
-def _check_starts(launch: Launch) -> None:
-    """Build each encoder that a stage will start from, once: a wrong name or wrong weights end the launch, not stages.
-
-    Raises:
-        StudyError: if timm has no such encoder, or it does not take slices of the study's size.
-        WeightsError: if weights do not fit their encoder.
-    """
-    stages = launch.plan.stages.values()
-    pretraining = [stage.config for stage in stages if stage.kind == "pretrain"]
-    sizes = {canonical_json([config["backbone"], config["image_size"]]): config for config in pretraining}
-    if sizes:
-        from raysweep.sources.encoder import build_weightless
-
-        for config in sizes.values():
-            build_weightless(Backbone.model_validate(config["backbone"]), config["image_size"])
-    ready = [stage for stage in stages if not stage.parent and launch.queue.state(stage.id) is State.READY]
-    starts = {canonical_json([stage.config["backbone"], stage.config["start"]]): stage for stage in ready}
-    if starts:
-        from raysweep.sources.snapshots import build_start
-
-        for stage in starts.values():
-            build_start(launch.store, stage.config, stage.inputs)
-
-
 def _rates(planned: Plan, ledger: Mapping[str, LedgerRecord], store: Store) -> Rates:
     """Return the rates of stages, without reading the tables where nothing is left to run."""
     if all(is_done(stage, ledger.get(stage.id)) for stage in planned.stages.values()):
@@ -293,27 +271,6 @@ def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, 
         raise StudyError(f"there is no tracker {mask(unknown[0])!r}; allowed: {', '.join(TRACKERS)}")
     folder = str(store.local_path("trackers")) if store.is_local else "raysweep-trackers"
     return tuple(TRACKERS[name](study, folder) for name in chosen)
-
-
-def _check_tunings(planned: Plan) -> None:
-    """Try each mode of fine-tuning on each encoder, without weights: one that does not suit it ends the launch.
-
-    Raises:
-        StudyError: if a mode cannot tune an encoder, such as low-rank updates without attention.
-    """
-    configs = [stage.config for stage in planned.stages.values() if stage.kind == "finetune"]
-    pairs = {canonical_json([c["backbone"], c["tuning"]]): c for c in configs if not isinstance(c["tuning"], str)}
-    if pairs:
-        import torch
-
-        from raysweep.sources.encoder import build_encoder
-        from raysweep.tuning import build_tuning
-
-        for config in pairs.values():
-            backbone = Backbone.model_validate(config["backbone"])
-            with torch.device("meta"):
-                encoder = build_encoder(backbone)
-                build_tuning(config["tuning"], encoder, encoder, backbone, 1)
 
 
 def _executor(name: ExecutorName, address: str | None) -> Executor:

@@ -21,16 +21,25 @@ CARDIAC_OPTIONS = {"patients": 12, "slices": 2, "frames": 2, "size_px": [40, 48]
 LEAVES_OPTIONS = {"images": 12, "size": 40}
 
 
-_LONGEST = "integration"
-"""Folder of the tests that start Ray: one process runs them all, and starts with them."""
+_STARTS_RAY = "tests/integration/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let ``pytest -n`` keep a file's tests together, so that its fixtures are made once."""
-    starts_ray = {item: item.path.parent.name == _LONGEST for item in items}
-    items.sort(key=lambda item: not starts_ray[item])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_LONGEST if starts_ray[item] else item.path.name))
+    """Begin with the tests that start Ray, which take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_STARTS_RAY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let ``pytest -n`` keep a file in one process, whose fixtures are made once, and all that starts Ray in one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _STARTS_RAY if nodeid.startswith(_STARTS_RAY) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False  # it would begin with the files of the most tests
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,15 @@ def train_stages(ranks: Ranks, *, stage: str, stores: dict[str, list[int]]) -> N
             ranks.gather(torch.zeros(1), ranks.size)  # nobody reads a training state before it is written
 
 
+def train_methods_and_stages(
+    ranks: Ranks, *, names: list[str], stage: str, stores: dict[str, list[int]]
+) -> dict[str, Trained]:
+    """Do both in one set of processes, for starting them is what takes the time."""
+    trained = train_methods(ranks, names=names)
+    train_stages(ranks, stage=stage, stores=stores)
+    return trained
+
+
 def raise_on_rank_1(ranks: Ranks, *, message: str) -> None:
     """Fail on the second rank while the first waits for it."""
     if ranks.rank == 1:

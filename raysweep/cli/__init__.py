@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
     cluster,
     data,
     export,
+    logs,
     reports,
     simulate,
     studies,
@@ -20,16 +20,16 @@ from raysweep.cli import (  # they add their commands, in the order of the help 
 )
 from raysweep.cli._app import EXIT_USAGE, app
 from raysweep.errors import RaysweepError
+from raysweep.logs import configure
 from raysweep.secrecy import mask
 
-__all__ = ["app", "cluster", "data", "export", "main", "reports", "simulate", "studies", "tables", "weights"]
+__all__ = ["app", "cluster", "data", "export", "logs", "main", "reports", "simulate", "studies", "tables", "weights"]
 
 
 def main() -> NoReturn:
     """Run the command line; errors raysweep raises on purpose become one message and exit code 2."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("raysweep").setLevel(logging.INFO)
     try:
+        configure()
         app(standalone_mode=True)
     except RaysweepError as error:
         typer.echo(f"raysweep: {mask(str(error))}", err=True)

@@ -95,15 +95,13 @@ def check(
 ) -> None:
     """Hold cluster files against Ray's schema, KubeRay's definitions and raysweep's rules."""
     from raysweep.cluster.check import check_file
-    from raysweep.terminal import show
 
     failed = False
     for file in files:
         findings = check_file(file, crd or [])
         problems = findings.problems
-        show(
-            f"{file}: {findings.kind}, {len(problems)} problems" if problems else f"{file}: {findings.kind}, no problem"
-        )
+        count = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
+        typer.echo(f"{file}: {findings.kind}, {count}")
         for problem in problems:
             typer.echo(f"  {problem}", err=True)
         _show_to_fill_in(findings.to_fill_in)
@@ -113,7 +111,5 @@ def check(
 
 
 def _show_to_fill_in(placeholders: tuple[str, ...]) -> None:
-    from raysweep.terminal import show
-
     if placeholders:
-        show("  still to fill in: " + "; ".join(placeholders))
+        typer.echo("  still to fill in: " + "; ".join(placeholders))

@@ -11,6 +11,13 @@ import typer
 from raysweep.cli._app import EXIT_FAILED, EXIT_INTERRUPTED, SetOption, StoreOption, StudyFile, app
 
 
+class LogChoice(StrEnum):
+    """How log lines are written."""
+
+    text = "text"
+    json = "json"
+
+
 class ExecutorChoice(StrEnum):
     """Where stages run."""
 
@@ -71,13 +78,20 @@ def run(
     report_: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report when stages have run.")
     ] = True,
+    log_format: Annotated[
+        LogChoice | None,
+        typer.Option(help="json: lines of JSON for collectors of logs, here and on workers. Default: $RAYSWEEP_LOG."),
+    ] = None,
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
+    from raysweep.logs import tell, use
     from raysweep.report.profile import render_profile
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
     from raysweep.terminal import show
 
+    if log_format is not None:
+        use(log_format.value)
     try:
         launched = run_study(
             study,
@@ -90,7 +104,7 @@ def run(
             set=set_ or [],
         )
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues where it stopped", err=True)
+        tell("interrupted; the same command continues where it stopped")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     outcome, name = launched.outcome, launched.plan.study.study
     if outcome.done == 0 and outcome.is_complete:
@@ -99,7 +113,7 @@ def run(
         show(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
     for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
         for stage, reason in reasons.items():
-            typer.echo(f"{kind} {stage}: {reason}", err=True)
+            tell(f"{kind} {stage}: {reason}")
     for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
         if profiled.name not in outcome.failed:
             show(render_profile(launched.store, profiled.id))
@@ -108,7 +122,10 @@ def run(
         show(made.summary)
         show(f"report: {made.page}")
     if not outcome.is_complete:
-        typer.echo("some stages failed; the others are done. `raysweep run --retry-failed` tries them again.", err=True)
+        tell(
+            "some stages failed; the others are done. `raysweep logs` shows what one said, and "
+            "`raysweep run --retry-failed` tries them again."
+        )
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -28,6 +28,7 @@ class Listed(StrEnum):
     datasets = "datasets"
     tasks = "tasks"
     tuning = "tuning"
+    protocols = "protocols"
     sources = "sources"
     studies = "studies"
 

@@ -16,6 +16,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def kuberay_schemas(definitions: Iterable[Path] = ()) -> dict[str, Schema]:
     given = list(definitions)
     if given:
         return {kind: schema for path in given for kind, schema in _read(path).items()}
+    return _stored()
+
+
+@cache
+def _stored() -> dict[str, Schema]:
     stored = json.loads((files("raysweep.cluster") / "schemas" / "kuberay.json").read_text(encoding="utf-8"))
     shared = {"$defs": stored["$defs"]}
     return {kind: {**schema, **shared} for kind, schema in stored["kinds"].items()}

@@ -61,7 +61,31 @@ def _study_text(o: ClusterOptions) -> str:
     """Return the text of a study that travels in the file, and hold it against what its nodes have."""
     study = load_study(o.study)
     _check_fits(study, o)
+    _check_paths(o.study)
     return Path(o.study).read_text(encoding="utf-8").strip()
+
+
+def _check_paths(file: str) -> None:
+    """Refuse files that the study names relative to its folder: where it travels to, they are not beside it.
+
+    Raises:
+        ClusterError: naming the keys.
+    """
+    import yaml
+
+    document = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    named = [
+        (f"packs.{name}.{key}", pack[key])
+        for name, pack in document["packs"].items()
+        for key in ("file", "source")
+        if isinstance(pack.get(key), str)
+    ]
+    relative = [f"{key}: {value!r}" for key, value in named if "://" not in value and not value.startswith("/")]
+    if relative:
+        raise ClusterError(
+            f"{file}: {'; '.join(relative)}: relative to the study's folder here, which pods do not have; give a "
+            "URI, or an absolute path on a volume that every pod mounts"
+        )
 
 
 def _check_fits(study: Study, o: ClusterOptions) -> None:

@@ -81,7 +81,7 @@ class AugmentationParameters:
 
 
 def draw(settings: Augmentation, shapes: Tensor, generator: torch.Generator) -> AugmentationParameters:
-    """Draw the parameters of one view of B slices; how many numbers are taken depends on B alone.
+    """Draw the parameters of one view of B slices; how many numbers are taken depends on B and the settings alone.
 
     Args:
         settings: ranges and probabilities.
@@ -194,8 +194,12 @@ def _draw_boxes(settings: Augmentation, shapes: Tensor, generator: torch.Generat
     central_h = torch.where(ratio_min > W / H, (W / ratio_min).round().clamp(min=1), H)
     central_w = torch.where(ratio_max < W / H, (H * ratio_max).round().clamp(min=1), W)
     central = ((H - central_h) // 2, (W - central_w) // 2, central_h, central_w)
-    drawn = torch.stack((y0, x0, h, w), 1)
-    return torch.where(fits.any(0)[:, None], drawn, torch.stack(central, 1)).long()
+    drawn = torch.where(fits.any(0)[:, None], torch.stack((y0, x0, h, w), 1), torch.stack(central, 1))
+    if settings.crop_p < 1:
+        whole = torch.stack((torch.zeros_like(H), torch.zeros_like(W), H, W), 1)
+        cropped = torch.rand(len(shapes), generator=generator, dtype=torch.float64) < settings.crop_p
+        drawn = torch.where(cropped[:, None], drawn, whole)
+    return drawn.long()
 
 
 def _draw_cutouts(settings: Augmentation, u: Tensor) -> Tensor:

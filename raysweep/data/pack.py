@@ -64,6 +64,8 @@ class Pack:
     index: PackIndex
     buckets: tuple[Bucket, ...]
     num_channels: int
+    reading: str = ""
+    """How a view of the pack reads it; empty for the pack itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from typing import BinaryIO, Protocol
 from raysweep.data.pack import Pack, open_pack
 from raysweep.errors import PackError
 from raysweep.identity import content_id
+from raysweep.logs import STAGE
 from raysweep.store import FileStamp
 from raysweep.store import uri as uris
 
@@ -53,6 +55,16 @@ def open_located(location: str, digest: str | None = None) -> Pack:
     pack = PackCache().open(location, digest)
     pack.location = location  # stages of other nodes open it by this
     return pack
+
+
+when_copied: list[Callable[[int], None]] = []
+"""Called with the bytes of every pack that this process has copied to its node's disk."""
+
+
+def _tell(shown: str, size_bytes: int) -> None:
+    logging.getLogger(STAGE).info("copied a pack to this node", extra={"facts": {"pack": shown, "bytes": size_bytes}})
+    for call in when_copied:
+        call(size_bytes)
 
 
 class Source(Protocol):
@@ -119,6 +131,7 @@ class PackCache:
                 os.fsync(stream.fileno())
             _check_copy(partial, shown, digest)
             partial.replace(target)
+            _tell(shown, size_bytes)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise PackError(f"{shown} cannot be copied to {self.folder}: {error}") from error

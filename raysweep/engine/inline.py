@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import failure_of
+from raysweep.stages.log import logged
 from raysweep.stages.progress import StagePreempted
 from raysweep.stages.watch import Deadline
 
@@ -49,7 +52,8 @@ class InlineExecutor:
 
         launch.started(stage)
         try:
-            for progress in run_stage(
+            run = partial(
+                run_stage,
                 stage,
                 launch.store,
                 threads=launch.threads(stage),
@@ -57,7 +61,8 @@ class InlineExecutor:
                 gpu_share=share or 1.0,
                 ranks=launch.ranks(stage),
                 beat=beat,
-            ):
+            )
+            for progress in logged(run, stage, launch.log_context(stage), launch.store, log_format()):
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
                     launch.stopped(stage, progress)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from raysweep.engine.metrics import Metrics, NoMetrics
 from raysweep.engine.monitor import Monitor
 from raysweep.engine.pruning import Pruner
 from raysweep.engine.queue import Retries, StageQueue, State
@@ -14,7 +16,9 @@ from raysweep.engine.seed_gate import Change, SeedGate
 from raysweep.engine.trackers import Tracker
 from raysweep.planning import Plan, Stage
 from raysweep.planning.cost import Rates
+from raysweep.planning.model import cells_by_stage
 from raysweep.stages.failure import Failure, record_attempt, record_failure, record_stop
+from raysweep.stages.log import stage_context
 from raysweep.stages.progress import Progress
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import StageResources
@@ -60,9 +64,13 @@ class Launch:
         self.plan = plan
         self.store = store
         self.trackers = trackers
+        self.metrics: Metrics = NoMetrics()
+        """Where figures go; an executor that can publish them sets it."""
         self.hung_after_s = wanted.hung_after_s
         rates = rates or Rates()
         self.requests = Requests(wanted, rates)
+        self.cells = cells_by_stage(plan.cells)
+        """Names of the cells that each stage serves."""
         self._children = plan.children()
         self._gate = SeedGate(plan, stop, scores or {}) if stop.seeds == "decided" else None
         self._pruner = Pruner(stop.pruning) if stop.pruning is not None else None
@@ -103,9 +111,14 @@ class Launch:
         """Return the number of a stage's running attempt, from 1."""
         return self.queue.tried[stage.id]
 
+    def log_context(self, stage: Stage) -> dict[str, Any]:
+        """Return what every log line of a stage's attempt carries."""
+        return stage_context(stage, self.cells.get(stage.id, ()), self.attempt(stage))
+
     def started(self, stage: Stage) -> None:
         """Note that an attempt begins."""
         self.monitor.started(stage)
+        self.metrics.started(stage, self.queue.waited_s(stage.id))
         for tracker in self.trackers:
             tracker.started(stage)
 
@@ -113,6 +126,7 @@ class Launch:
         """Note what a running stage reports."""
         for epoch in progress.snapshots:
             self.queue.snapshot(stage.id, epoch)
+        self.metrics.snapshots(len(progress.snapshots))
         self.requests.shares.measured(stage, progress.gpu_peak_bytes, progress.gpu_total_bytes)
         self.monitor.progress(stage, progress.epoch)
         self._scores[stage.id] = progress.score
@@ -232,5 +246,6 @@ class Launch:
 
     def _ended(self, stage: Stage, how: str) -> None:
         self.monitor.ended(stage)
+        self.metrics.ended(stage, how)
         for tracker in self.trackers:
             tracker.ended(stage, how)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from raysweep.engine.pace import Pace
 from raysweep.engine.queue import StageQueue, State
+from raysweep.logs import log_format, tell
 from raysweep.planning import Stage
 from raysweep.planning.cost import Rates
 
@@ -32,7 +33,8 @@ class Monitor:
         self.use: Use = lambda _: (0.0, 0.0)
         self._queue = queue
         self._pace = Pace(queue, rates or Rates())
-        self._console = console or Console(stderr=True)
+        self._is_json = log_format() == "json"
+        self._console = console or Console(stderr=True, quiet=self._is_json)
         self._running: dict[str, tuple[Stage, int]] = {}
         self._begin = self._last_line = self._last_drawn = time.monotonic()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -51,6 +53,8 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """Print a line, above the live display."""
+        if self._is_json:
+            tell(text)
         self._console.print(Text(text), highlight=False, soft_wrap=True)
 
     def started(self, stage: Stage) -> None:
@@ -74,6 +78,8 @@ class Monitor:
     def failed(self, stage: Stage, reason: str, *, again: bool) -> None:
         """Say that an attempt failed."""
         what = "failed, trying again" if again else "failed"
+        if self._is_json:
+            tell(f"stage {what}: {reason}", stage=stage.id, name=stage.name, kind=stage.kind)
         line = Text.assemble((what, "red"), f" {stage.name} ", (f"({stage.id[:8]})", "dim"), f": {reason}")
         self._console.print(line, highlight=False, soft_wrap=True)
 

@@ -93,6 +93,7 @@ class StageQueue:
         self._ready: dict[Hashable, list[tuple[float, int, str]]] = {}
         self._delayed: list[tuple[float, int, str]] = []
         self._passed_over: dict[str, float] = {}
+        self._ready_since: dict[str, float] = {}
         self._counts: Counter[State] = Counter()
         self._states: dict[str, State] = {}
         self._priorities = longest_paths(plan, cost, skip=lambda stage: is_done(stage, ledger.get(stage.id)))
@@ -171,6 +172,10 @@ class StageQueue:
             ids = (entry[2] for entry in heap[:limit])
             found += [self.stages[stage] for stage in ids if self._states[stage] is State.READY]
         return found
+
+    def waited_s(self, stage: str) -> float:
+        """Return the seconds since a stage was ready last."""
+        return self._clock() - self._ready_since.get(stage, self._clock())
 
     def wakes_in_s(self) -> float | None:
         """Return the seconds until the next delayed stage is ready; None if none is delayed."""
@@ -274,6 +279,7 @@ class StageQueue:
 
     def _make_ready(self, stage: str) -> None:
         self._set(stage, State.READY)
+        self._ready_since[stage] = self._clock()
         heap = self._ready.setdefault(self._group_of(self.stages[stage]), [])
         heapq.heappush(heap, (-self._priorities[stage], self._order[stage], stage))
 

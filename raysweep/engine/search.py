@@ -21,6 +21,7 @@ from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
 from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement, report_in
 from raysweep.errors import StoreError
+from raysweep.logs import log_format
 from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
@@ -172,6 +173,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             return
         self._refreshed_at = time.monotonic()
         self._launch.monitor.refresh()
+        self._launch.metrics.refresh(self._launch.queue.counts)
         self._decide_suspects()
         suspected = [suspect.running.trial for suspect in self._suspects]
         self._ended = [trial for trial in self._ended if trial in suspected or not trial.forget()]
@@ -291,6 +293,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 "store": launch.store.absolute_uri,
                 "threads": launch.threads(stage),
                 "attempt": launch.attempt(stage),
+                "log_context": launch.log_context(stage),
+                "log_format": log_format(),
                 "gpu_share": assignment.request.get("GPU", 1.0),
                 "ranks": launch.ranks(stage),
                 "time_limit_s": resources.time_limit_s,

@@ -7,7 +7,7 @@ import queue
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -15,10 +15,12 @@ import ray
 from ray import tune
 
 from raysweep.engine.interrupt import on_termination
+from raysweep.engine.metrics import STAGED_BYTES, declare
 from raysweep.errors import StageError
 from raysweep.planning.model import stage_from_json
 from raysweep.stages.curve import publish_curve
 from raysweep.stages.failure import Failure
+from raysweep.stages.log import logged
 from raysweep.stages.progress import Progress
 from raysweep.stages.watch import StageThread
 from raysweep.store import Store
@@ -136,18 +138,21 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
     def _stage(self, thread: StageThread) -> partial[Iterator[Progress]]:
         settings = self._settings
         module, _, function = settings["runner"].partition(":")
-        return partial(
+        _count_staged_bytes()
+        stage, store = stage_from_json(settings["stage"]), Store(settings["store"])
+        run = partial(
             _run,
             module,
             function,
-            stage_from_json(settings["stage"]),
-            Store(settings["store"]),
+            stage,
+            store,
             threads=settings["threads"],
             attempt=settings["attempt"],
             gpu_share=settings["gpu_share"],
             ranks=settings["ranks"],
             beat=thread.beat,
         )
+        return partial(logged, run, stage, settings["log_context"], store, settings["log_format"])
 
     def _check_alive(self, thread: StageThread) -> None:
         hung_after_s = self._settings["hung_after_s"]
@@ -163,6 +168,15 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
             "node": _node_id(),
         }
         return {REPORT: json.dumps(report), "done": ended}
+
+
+@cache
+def _count_staged_bytes() -> None:
+    """Publish, from now on, what this process copies to its node's disk."""
+    from raysweep.data import staging  # not in the driver, which imports this module too
+
+    counter = declare(STAGED_BYTES)
+    staging.when_copied.append(counter.inc)
 
 
 def _node_id() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -21,6 +22,7 @@ from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import MAX_STARTING
 from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
+from raysweep.engine.metrics import RayMetrics
 from raysweep.engine.search import QueueAlgorithm
 from raysweep.engine.trainable import RUN_STAGE, StageTrainable
 from raysweep.engine.trial import report_in
@@ -75,6 +77,12 @@ class TuneExecutor:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             ray.init(address=self._address or "local", **options)
+        except AuthenticationError as error:
+            raise StoreError(
+                f"the Ray cluster at {self._address!r} refuses this process: it has another token, or none. Set "
+                "RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or into the file that "
+                "RAY_AUTH_TOKEN_PATH names"
+            ) from error
         except (ConnectionError, ValueError) as error:
             raise StoreError(f"no Ray cluster answers at {self._address!r}: {error}") from error
         return True
@@ -89,6 +97,7 @@ class TuneExecutor:
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed stages have their own reports
         cluster = Cluster(may_grow=self._address is not None)
         algorithm = QueueAlgorithm(launch, cluster, self._runner)
+        launch.metrics = metrics = RayMetrics(launch.plan.study.study)
         with (
             closing(cluster),
             tempfile.TemporaryDirectory(prefix="raysweep-tune-") as folder,
@@ -109,6 +118,7 @@ class TuneExecutor:
                 ),
             ).fit()
             algorithm.settle()
+        metrics.publish(launch.queue.counts)
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]

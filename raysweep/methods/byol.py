@@ -13,7 +13,7 @@ from raysweep.methods._collapse import feature_std
 from raysweep.methods._heads import mlp, unit
 from raysweep.methods._method import full_precision
 from raysweep.methods._momentum import MomentumMethod, MomentumSettings
-from raysweep.settings import Optimisation
+from raysweep.settings import Optimisation, later
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,8 @@ class BYOLSettings(_recipes.ByolViewSettings, MomentumSettings):
     """Momentum at the first step, rising to 1: 0.99 is the paper's for 300 epochs, 0.996 for 1000."""
     hidden_features: int = Field(4096, gt=0)
     """Width of the hidden layers of projector and predictor."""
+    predictor_features: int | None = later(None, gt=0)
+    """Width of the predictor's hidden layer, where it is another; null for that of the projector."""
     output_features: int = Field(256, gt=0)
     """Dimension of projections and predictions."""
     # The paper keeps the online encoder; Kalapos & Gyires-Toth 2022 the momentum one.
@@ -55,7 +57,7 @@ class BYOL(MomentumMethod):
         super().__init__(settings, encoder, run)
         hidden, output = settings.hidden_features, settings.output_features
         self.nets["projector"] = mlp([self.num_features, hidden, output])
-        self.nets["predictor"] = mlp([output, hidden, output])
+        self.nets["predictor"] = mlp([output, settings.predictor_features or hidden, output])
         self.follow("encoder", "projector")
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

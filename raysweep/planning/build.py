@@ -15,7 +15,9 @@ from raysweep.planning.components import Components, EpochCost
 from raysweep.planning.model import Cell, Kind, PackFacts, Parent, Plan, Stage
 from raysweep.planning.starts import inputs_of, start_of, weights_digest
 from raysweep.planning.strategy import TakenStep, strategy_of
+from raysweep.settings import Reading
 from raysweep.study import PretrainStep, Study, WeightsStep
+from raysweep.study.pairs import pairs
 
 IDENTITY_FORMAT = 2
 """Part of every id: raise it when the meaning of a stage's configuration changes."""
@@ -47,15 +49,16 @@ def build_plan(study: Study, packs: Mapping[str, PackFacts], weights: Mapping[st
         StudyError: if the grid asks for what the packs do not hold.
     """
     builder = _Builder(study, packs, weights or {})
-    cells = tuple(builder.cell(point) for point in _points(study))
+    channels = {task: packs[study.task_settings(task).pack].num_channels for task in study.task_names}
+    cells = tuple(builder.cell(point) for point in _points(study, pairs(study, channels)))
     return Plan(study, cells, builder.finished_stages(), builder.naive_epochs)
 
 
-def _points(study: Study) -> Iterator[_Point]:
+def _points(study: Study, backbones: Mapping[tuple[str, str], list[str]]) -> Iterator[_Point]:
     grid = study.grid
     for task in study.task_names:
         for backbone in study.backbone_names:
-            for source in grid.source:
+            for source in (name for name in grid.source if backbone in backbones[task, name]):
                 steps = [step.pretrain for step in study.sources[source] if step.pretrain]
                 methods = grid.method if any(s.method is None for s in steps) else [None]
                 lengths = grid.pretrain_epochs if any(s.epochs is None for s in steps) else [None]
@@ -165,6 +168,8 @@ class _Builder:
 
     def _run_length(self, step: PretrainStep, epochs: int) -> int:
         """Length of the run that a step's snapshot comes from: the longest of the axis where they share one."""
+        if step.of_epochs is not None:
+            return step.of_epochs
         shares = step.epochs is None and self.study.pretraining.schedule == "shared"
         return max(self.study.grid.pretrain_epochs) if shares else epochs
 
@@ -190,6 +195,8 @@ class _Builder:
             "precision": shared.precision,
             "seed": seed,
         }
+        if shared.reading != Reading():
+            config["reading"] = shared.reading.model_dump(mode="json")
         cost = self._components.pretrain_epoch(method, pack, backbone)
         stage = self._add("pretrain", config, length, pack, inputs_of(self.study.sources[source][0].weights), cost)
         self.stages[stage] = replace(self.stages[stage], name=self.stages[stage].name or name)
@@ -215,6 +222,7 @@ class _Builder:
             "kind": kind,
             "backbone": self._components.backbone(backbone),
             "start": start,
+            **({} if self.study.seeding == "fixed" else {"seeding": self.study.seeding}),
         }
 
     def _check_channels(self, backbone: str, pack: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -116,6 +116,16 @@ class Plan:
             if stage.parent is not None:
                 found[stage.parent.stage].append(stage)
         return found
+
+
+def cells_by_stage(cells: Iterable[Cell]) -> dict[str, list[str]]:
+    """Return the names of the cells that each stage serves: its own, or those that start from it."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        name = cell.name
+        for stage in (cell.stage, *cell.lineage):
+            found.setdefault(stage, []).append(name)
+    return found
 
 
 def is_done(stage: Stage, record: LedgerRecord | None) -> bool:

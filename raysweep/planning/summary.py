@@ -13,6 +13,7 @@ from rich.tree import Tree
 from raysweep.planning.cost import Estimate, estimate_lines
 from raysweep.planning.model import Kind, Plan, Stage, is_done
 from raysweep.store import LedgerRecord
+from raysweep.study.protocol import protocol_lines, switch_states
 
 _MAX_LEAVES = 6
 
@@ -65,9 +66,14 @@ def _naive(plan: Plan, kind: Kind) -> int:
 
 
 def plan_json(plan: Plan, ledger: Mapping[str, LedgerRecord], estimated: Estimate | None = None) -> dict[str, Any]:
-    """Return a plan as JSON-like values: the summary, the estimate if there is one, every stage and every cell."""
+    """Return a plan as JSON-like values: summary, protocol, the estimate if there is one, every stage and cell."""
     return {
         "summary": summarise(plan, ledger).to_json(),
+        "protocol": {
+            "name": plan.study.protocol,
+            "paper": plan.study.paper,
+            "as_published": {state.switch.name: state.as_published for state in switch_states(plan.study)},
+        },
         **({} if estimated is None else {"estimate": {**asdict(estimated), "saved": estimated.saved}}),
         "stages": [
             {
@@ -95,6 +101,7 @@ def render_plan(plan: Plan, ledger: Mapping[str, LedgerRecord], estimated: Estim
         f"work: {s.pretrain_epochs} pretraining + {s.finetune_epochs} fine-tuning epochs; a grid that repeats the "
         f"pretraining in every cell: {s.naive_pretrain_epochs} + {s.naive_finetune_epochs}",
     ]
+    lines += protocol_lines(plan.study)
     if estimated is not None:
         lines += estimate_lines(estimated, s.num_stages)
     tree = Tree("stages")

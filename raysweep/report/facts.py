@@ -13,6 +13,7 @@ from raysweep.ledger import FailureRecord
 from raysweep.report.published import NOTHING_PUBLISHED, Publication, published
 from raysweep.results.read import StudyTables
 from raysweep.study import Study
+from raysweep.study.protocol import protocol_line, protocol_lines
 
 _DONE = "SELECT DISTINCT stage FROM stages WHERE status = 'done'"
 
@@ -51,6 +52,7 @@ def study_facts(study: Study, tables: StudyTables, failures: Sequence[FailureRec
     arms = list(dict.fromkeys(Arm.of(cell).label for cell in tables.cells.to_pylist()))
     provenance = [
         ("pack digests", ", ".join(row["pack"] for row in packs)),
+        ("against the paper", "; ".join(line.strip() for line in protocol_lines(study)[1:])),
         ("of the scores", "; ".join(_notes(tables))),
         ("stopping", _stopping_text(study)),
         ("failed attempts", recovered_text(failures, set(tables.query(_DONE)["stage"].to_pylist()))),
@@ -65,10 +67,7 @@ def study_facts(study: Study, tables: StudyTables, failures: Sequence[FailureRec
     return StudyFacts(
         study=study.study,
         description=study.description,
-        protocol=(
-            "corrected: nested annotation subsets shared by all sources, whole test slices at native resolution, "
-            "scores without background"
-        ),
+        protocol=protocol_line(study),
         raysweep_version=__version__,
         published=published(study.study, arms, study.task_names),
         provenance=tuple((label, text) for label, text in provenance if text),

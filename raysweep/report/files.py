@@ -16,6 +16,7 @@ from raysweep.report.facts import StudyFacts, study_facts
 from raysweep.report.findings import find
 from raysweep.report.live import in_flight
 from raysweep.report.page import all_panels, build_report
+from raysweep.report.run_tables import run_tables
 from raysweep.report.terminal import terminal_summary
 from raysweep.results.examples import read_examples
 from raysweep.results.read import StudyTables, stages_of, study_tables
@@ -86,7 +87,8 @@ def _contents(
         yield "index.html", page.encode()
     for kind, render in (("md", paper_tables.to_markdown), ("tex", paper_tables.to_latex)):
         if kind in formats:
-            for table in paper_tables.paper_tables(findings, tables):
+            of_runs = run_tables(findings) if study.statistics == "taher2021" else []
+            for table in [*paper_tables.paper_tables(findings, tables), *of_runs]:
                 yield f"tables/{table.name}.{kind}", render(table).encode()
     if "csv" in formats:
         for name, text in paper_tables.csv_tables(findings).items():

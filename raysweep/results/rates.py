@@ -14,7 +14,7 @@ _SELECT = """
     )
     SELECT shape, NOT ends_with(device, 'cpu') AS on_gpu, sum(wall_s * ranks) / sum(epochs) AS epoch_s,
            max(gpu_peak_bytes) AS gpu_peak_bytes, min(gpu_total_bytes) AS gpu_total_bytes,
-           coalesce(stddev_samp(wall_s / epochs) / avg(wall_s / epochs), 0) AS spread
+           coalesce(stddev_samp(wall_s * ranks / epochs) / avg(wall_s * ranks / epochs), 0) AS spread
     FROM stages WHERE status = 'done' AND shape IS NOT NULL AND epochs > 0 AND wall_s IS NOT NULL AND device IS NOT NULL
     GROUP BY ALL
 """

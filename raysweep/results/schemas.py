@@ -108,6 +108,9 @@ STAGES = Table(
         Column("parent", _string, "stage whose snapshot it started from; null if none"),
         Column("parent_epoch", _int, "epoch of that snapshot"),
         Column("seed", _int, "seed of the stage"),
+        Column(
+            "drawn_seed", _int, "seed that an unseeded stage drew; null where seed was used", volatile=True, since=5
+        ),
         Column("epochs", _int, "epochs trained"),
         Column("steps", _int, "optimiser steps taken"),
         Column("images", _int, "training images seen"),

@@ -38,11 +38,11 @@ def with_share(plan: Plan, rates: Rates, share: float, contention: float) -> tup
     """Return the plan with another share of a GPU for each fine-tuning, and what it then takes.
 
     Raises:
-        StudyError: if fine-tunings ask for no GPU, or for more than one.
+        StudyError: if fine-tunings ask for no GPU.
     """
     resources = plan.study.resources
     now = resources.finetune
-    if not now.asks_gpu or now.gpu_share > 1:
+    if not now.asks_gpu:
         raise StudyError(
             f"--shares compares shares of one GPU; resources.finetune.gpus is {now.gpus}. "
             "Say that fine-tunings use one: --set resources.finetune.gpus=1"

@@ -25,15 +25,16 @@ from raysweep.stages.frozen_features import (
     GPU_SHARE,
     FrozenEncoder,
     content_keys,
+    forget_all,
     is_frozen,
     leaves_whole,
 )
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
 from raysweep.stages.runtime import Runtime
-from raysweep.stages.validation import Averaged, Measured, Patience, monitors_loss, whole_slice_loss
+from raysweep.stages.validation import Averaged, Patience, monitors_loss
 from raysweep.store import Store
-from raysweep.tasks import Task
+from raysweep.tasks import Task, Validation
 from raysweep.tuning import build_tuning
 
 NUM_EXAMPLES = 4
@@ -61,7 +62,7 @@ class FinetuneLoop(TrainingLoop):
         )
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.task = kind(self.settings, start.encoder, self.pack)
         self.network = self.task.network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tuning = build_tuning(
@@ -82,10 +83,11 @@ class FinetuneLoop(TrainingLoop):
 
     def _share_features(self) -> FrozenEncoder | None:
         """Return what finds the features of a frozen encoder that the process has computed before."""
-        encoder = self.task.encoder_module()
+        encoder, runtime = self.task.encoder_module(), self.runtime
         if self.averaged is not None or not is_frozen(encoder):
+            if runtime.device.type != "cpu":
+                forget_all()
             return None
-        runtime = self.runtime
         inputs = (runtime.precision, str(runtime.device), self.normalisation.model_dump_json(), self.pack.digest)
         limit = CPU_BYTES if runtime.device.type == "cpu" else int(GPU_SHARE * runtime.memory_bytes())
         return FrozenEncoder(encoder, inputs, limit)
@@ -158,7 +160,7 @@ class FinetuneLoop(TrainingLoop):
             if labels is None:
                 images, target = apply(slices, parameters, size, masks=masks, device=device)
             else:
-                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+                images, target = apply(slices, parameters, size, device=device), labels.to(device, non_blocking=True)
             return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:
@@ -177,31 +179,35 @@ class FinetuneLoop(TrainingLoop):
             self.phases("evaluation"),
             nullcontext() if self.averaged is None else self.averaged.in_place_of(self.network),
         ):
-            measured = self._validate()
-            value = self._badness(measured)
-            if value < self.best_value or not self.best_weights:
-                self.best_epoch, self.best_score, self.best_value = epoch, measured.score, value
-                self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+            found = self._validate()
+            self._keep_if_best(found.score, self._badness(found))
         optimisation, stopping = self.training.optimisation, self.training.early_stopping
         if optimisation.schedule == "plateau":
-            self.plateau.update(optimisation, measured.falling(optimisation.monitor))
+            self.plateau.update(optimisation, found.falling(optimisation.monitor))
         if stopping is not None:
-            self.patience.update(stopping, measured)
+            self.patience.update(stopping, found)
         return ()
 
-    def _validate(self) -> Measured:
+    def _validate(self) -> Validation:
         rows = self.pack.select(split="val", annotated=True)
-        evaluation = self.task.evaluate(rows, self._predict, "val")
-        loss = whole_slice_loss(self.task, self.pack, rows, self._predict) if monitors_loss(self.training) else None
-        self.history.add("val", {self.settings.metric: evaluation.score, **evaluation.metrics})
-        if loss is not None:
-            self.history.add("val", {"loss": loss})
-        return Measured(evaluation.score, loss)
+        found = self.task.validate(rows, self._predict, self.generator, with_loss=monitors_loss(self.training))
+        loss = {} if found.loss is None else {"loss": found.loss}
+        self.history.add("val", {self.settings.metric: found.score, **found.metrics, **loss})
+        return found
 
-    def _badness(self, measured: Measured) -> float:
+    def _keep_if_best(self, score: float, badness: float) -> None:
+        """Keep the present weights if the epoch is the best of those that may be, or no such epoch has come yet."""
+        epoch = self.history.epoch
+        counts = epoch % self.training.best_every == 0 and math.isfinite(badness)
+        if math.isinf(self.best_value) or (counts and badness < self.best_value):
+            self.best_epoch, self.best_score = epoch, score
+            self.best_value = badness if counts else math.inf
+            self.best_weights = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    def _badness(self, found: Validation) -> float:
         """Return what decides which epoch is best; the lower the better."""
         by = self.training.best_by
-        return -float(self.history.epoch) if by == "last" else measured.falling(by)
+        return -float(self.history.epoch) if by == "last" else found.falling(by)
 
     def ends_early(self) -> bool:
         """Whether validation has not improved for longer than the study bears."""

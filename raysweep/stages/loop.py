@@ -16,18 +16,19 @@ from typing import Any
 import torch
 
 from raysweep.data.reader import open_reader
+from raysweep.data.readings import read_as
 from raysweep.data.staging import open_located
 from raysweep.errors import StageError
 from raysweep.planning import Stage
 from raysweep.results.write import write_part
-from raysweep.settings import Optimisation
+from raysweep.settings import Normalisation, Optimisation, Reading
 from raysweep.sources.formats import UNREADABLE
 from raysweep.stages.failure import stage_columns
 from raysweep.stages.flight import Flight
 from raysweep.stages.phases import UNMEASURED, Phases
 from raysweep.stages.progress import Beat, Progress, StagePreempted, no_beat
 from raysweep.stages.publisher import Publisher, copied
-from raysweep.stages.runtime import Runtime
+from raysweep.stages.runtime import Runtime, seed_afresh
 from raysweep.stages.schedules import Plateau, learning_rate, set_learning_rate, set_weight_decay, weight_decay
 from raysweep.store import LedgerRecord, Store
 
@@ -41,6 +42,8 @@ class History:
     images: int = 0
     elapsed_s: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    drawn_seed: int | None = None
+    """Seed that an unseeded stage drew at its start."""
 
     def add(self, split: str, metrics: Mapping[str, float]) -> None:
         """Add a row of the epochs table for each metric."""
@@ -78,10 +81,12 @@ class TrainingLoop(ABC):
         self.runtime = runtime
         self.attempt = attempt
         self.config = stage.config
-        self.pack = open_located(stage.inputs["pack"], stage.config["pack"])
+        self.reading = reading_of(stage)
+        self.pack = read_as(open_located(stage.inputs["pack"], stage.config["pack"]), self.reading)
         self.reader = open_reader(self.pack, runtime.device, runtime.memory_bytes())
-        self.generator = torch.Generator().manual_seed(stage.config["seed"])
-        self.history = History()
+        drawn = seed_afresh() if stage.config.get("seeding") == "none" else None
+        self.generator = torch.Generator().manual_seed(stage.config["seed"] if drawn is None else drawn)
+        self.history = History(drawn_seed=drawn)
         self.flight: Flight | None = None
         """The epoch that has begun and is not trained to its end."""
         self.plateau = Plateau()
@@ -165,6 +170,11 @@ class TrainingLoop(ABC):
     def can_continue(self, epoch: int) -> bool:
         """Whether a training state saved after an epoch can be continued, rather than starting over."""
         return True
+
+    def seen_as(self, start: Normalisation) -> Normalisation:
+        """Return the normalisation of slices: that of the weights, unless the study gives another."""
+        own = self.reading.normalisation
+        return start if own is None else own.for_channels(self.pack.num_channels)
 
     def schedule_step(self, optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> float:
         """Give a sign of life, set the learning rate and the weight decay of the next step, and return the rate.
@@ -252,9 +262,18 @@ class TrainingLoop(ABC):
             "epochs": self.history.epoch,
             "steps": self.history.step,
             "images": self.history.images,
+            "drawn_seed": self.history.drawn_seed,
             "attempt": self.attempt,
             "started_at": self.started_at,
             "wall_s": self.history.elapsed_s,
             **self.runtime.gpu_memory(),
             **self.runtime.facts(),
         }
+
+
+def reading_of(stage: Stage) -> Reading:
+    """Return how a stage reads its pack."""
+    if stage.kind == "pretrain":
+        return Reading.model_validate(stage.config.get("reading", {}))
+    training = stage.config["task"]["settings"]["training"]
+    return Reading.model_validate(training.get("reading", {}))

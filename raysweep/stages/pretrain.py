@@ -20,6 +20,7 @@ from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.flight import Flight
+from raysweep.stages.frozen_features import forget_all
 from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
@@ -47,17 +48,21 @@ class PretrainLoop(TrainingLoop):
         self.image_size: int = self.config["image_size"]
         self.batch_size = min(self.config["batch_size"], len(self.rows))
         self.steps_per_epoch = len(self.rows) // self.batch_size
+        if ranks.size > 1 and stage.config.get("seeding") == "none":
+            raise StageError("ranks of a stage without a seed would each draw their own: ask for one GPU")
         if self.batch_size < ranks.size:
             raise StageError(f"{ranks.size} ranks cannot share batches of {self.batch_size} slices; ask for fewer GPUs")
         start = build_start(store, self.config, stage.inputs)
         self.origin = start
-        self.normalisation = start.normalisation
+        self.normalisation = self.seen_as(start.normalisation)
         self.method = kind(self.method_settings, start.encoder, self._describe_run())
         self.method.nets.to(runtime.device, memory_format=torch.channels_last)
         self.method.join(ranks)
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
+        if runtime.device.type != "cpu":
+            forget_all()
         self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime, lambda: self.beat())
 
     def _select_rows(self) -> NDArray[np.int64]:
@@ -131,11 +136,11 @@ class PretrainLoop(TrainingLoop):
 
     def _draw_batch(self, ids: Tensor) -> Batch:
         """Draw views of slices; each rank computes those of some, with the parameters that one alone would draw."""
-        device, rows, own = self.runtime.device, self.rows[ids.numpy()], self.ranks.share(len(ids))
+        rows, own = self.rows[ids.numpy()], self.ranks.share(len(ids))
         with self.phases("data"):
             slices, shapes = self.reader.slices(rows[own]), self.reader.shapes(rows)
             masks = self.reader.masks(rows[own]) if self.target == "masks" else None
-            labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
+            labels = self._sent(torch.from_numpy(self.labels[rows])) if self.target == "labels" else None
         views, of_masks, where = [], [], []
         with self.phases("augmentation"):
             for view in self.method.views():
@@ -143,8 +148,13 @@ class PretrainLoop(TrainingLoop):
                 images, followed = self._augment(slices, parameters.part(own), view.size_px or self.image_size, masks)
                 views.append(normalised(self.ranks.gather(images, len(ids)), self.normalisation))
                 of_masks += [self.ranks.gather(mask, len(ids)) for mask in followed]
-                where.append(places(parameters).to(device))
-        return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
+                where.append(self._sent(places(parameters)))
+        positions = self._sent(self.positions[ids])
+        return Batch(views, self._sent(ids), self.history.step, where, positions, labels, of_masks)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """Return a small tensor on the device, without waiting for what is under way there."""
+        return x.to(self.runtime.device, non_blocking=True)
 
     def _augment(
         self, slices: Slices, parameters: AugmentationParameters, size: int, masks: Slices | None

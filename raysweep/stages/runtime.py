@@ -101,10 +101,21 @@ def prepare_runtime(seed: int, precision: Precision, threads: int, gpu_share: fl
     # Deterministic mode also fills whatever is allocated, which took 6 to 11 % of a step; nothing reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    _seed_generators(seed)
+    return Runtime(device, _resolve(precision, device), threads)
+
+
+def seed_afresh() -> int:
+    """Seed every generator with a number from the operating system, and return it."""
+    seed = int.from_bytes(os.urandom(4))
+    _seed_generators(seed)
+    return seed
+
+
+def _seed_generators(seed: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    return Runtime(device, _resolve(precision, device), threads)
 
 
 def _resolve(precision: Precision, device: torch.device) -> str:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raysweep.data.pack import Pack
-from raysweep.data.slices import mask_of, same_shape_batches, scaled_slice
-from raysweep.settings import EarlyStopping, Monitored, Training
-from raysweep.tasks import Task
-
-_STRIDE = 32
-_BATCH = 16
+from raysweep.settings import EarlyStopping, Training
+from raysweep.tasks import Validation
 
 
 def monitors_loss(training: Training) -> bool:
@@ -32,37 +25,6 @@ def monitors_loss(training: Training) -> bool:
     )
 
 
-def whole_slice_loss(task: Task, pack: Pack, rows: NDArray[np.int64], predict: Callable[[Tensor], Tensor]) -> float:
-    """Return the mean loss of whole slices at native resolution, each batch weighing as many slices as it has."""
-    total = 0.0
-    for batch in same_shape_batches(pack, rows, _BATCH):
-        slices = torch.stack([scaled_slice(pack, int(row)) for row in batch])
-        height, width = slices.shape[-2:]
-        padded = nn.functional.pad(slices, (0, -width % _STRIDE, 0, -height % _STRIDE))
-        output = predict(padded)[:, :, :height, :width]
-        masks = torch.stack([mask_of(pack, int(row)) for row in batch]).to(output.device)
-        total += float(task.loss(output, masks)) * len(batch)
-    return total / len(rows)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one validation found."""
-
-    score: float
-    """Score of the task; the higher the better."""
-    loss: float | None
-    """Loss of the task on whole slices; None where nothing asked for it."""
-
-    def falling(self, monitor: Monitored) -> float:
-        """Return what is monitored so that less is better: the loss, or the score with its sign turned."""
-        if monitor == "score":
-            return -self.score
-        if self.loss is None:
-            raise ValueError("the validation loss is monitored, but was not computed")
-        return self.loss
-
-
 @dataclass
 class Patience:
     """How long validation has not improved.
@@ -73,9 +35,9 @@ class Patience:
     best: float = math.inf
     num_bad: int = 0
 
-    def update(self, settings: EarlyStopping, measured: Measured) -> None:
+    def update(self, settings: EarlyStopping, found: Validation) -> None:
         """Take in one validation."""
-        value = measured.falling(settings.monitor)
+        value = found.falling(settings.monitor)
         if value < self.best - settings.min_delta:
             self.best, self.num_bad = value, 0
         else:

@@ -9,6 +9,7 @@ builds paths::
     models/<stage>.safetensors          tested networks of finetune stages, where the study keeps them
     ledger/<stage>.json                 how the stage ended: the one authority on what is done
     failures/<stage>/<number>.json      every attempt that failed, also of stages that were done later
+    logs/<stage>/<begin>-<attempt>.jsonl  what each attempt said, up to a few hundred kilobytes
     resume/<stage>.pt                   training state of a stage that has not ended
     snapshots/<stage>/<epoch>.safetensors
     examples/<stage>.npz                a few test slices with their predictions

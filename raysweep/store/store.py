@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -102,6 +103,12 @@ class Store:
     def model_path(stage: str) -> str:
         """Path of the network that a finetune stage tested."""
         return f"models/{stage}.safetensors"
+
+    @staticmethod
+    def log_path(stage: str, begin_s: float, attempt: int) -> str:
+        """Path of what an attempt said that began at a time, in seconds since 1970; later ones sort behind it."""
+        begin = datetime.fromtimestamp(begin_s, UTC)
+        return f"logs/{stage}/{begin:%Y%m%dT%H%M%S.%f}-{attempt:02d}.jsonl"
 
     @staticmethod
     def resume_path(stage: str) -> str:

@@ -76,6 +76,15 @@ class PretrainStep(Settings):
     """Pretraining method; null takes the grid's method axis."""
     epochs: int | None = Field(None, ge=0)
     """Epochs; null takes the grid's pretrain_epochs axis."""
+    of_epochs: int | None = Field(None, ge=1)
+    """Length of the run that the snapshot after `epochs` is taken of, whose learning rate it follows; null for a run of
+    its own."""
+
+    @model_validator(mode="after")
+    def _snapshot_lies_in_its_run(self) -> PretrainStep:
+        if self.of_epochs is not None and (self.epochs is None or self.epochs > self.of_epochs):
+            raise ValueError("of_epochs is the length of a run, and epochs one of its epochs: give both")
+        return self
 
 
 class Step(Settings):

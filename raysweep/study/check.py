@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from raysweep import registry, zoo
+from raysweep import protocols, registry
 from raysweep.errors import StudyError, did_you_mean
+from raysweep.study.pairs import architecture_of
 
 if TYPE_CHECKING:
     from raysweep.study.schema import Study
@@ -20,6 +21,7 @@ Problem = tuple[str, str]
 def problems_of(study: Study) -> list[Problem]:
     """Return everything in a study that does not fit together."""
     return [
+        *_paper_problems(study),
         *_source_problems(study),
         *_architecture_problems(study),
         *_task_problems(study.tasks, study.packs),
@@ -94,6 +96,13 @@ def _stop_problems(study: Study) -> Iterator[Problem]:
         yield "stop.seeds", f"decided needs more than min_seeds: {least} seeds; grid.seed has {len(study.grid.seed)}"
 
 
+def _paper_problems(study: Study) -> Iterator[Problem]:
+    if study.paper is not None:
+        yield from _unknown("paper", study.paper, protocols.names())
+    elif study.protocol == "paper-exact":
+        yield "paper", f"is required where the protocol is paper-exact: one of {', '.join(protocols.names())}"
+
+
 def _source_problems(study: Study) -> Iterator[Problem]:
     for name, chain in study.sources.items():
         for position, step in enumerate(chain):
@@ -109,17 +118,18 @@ def _source_problems(study: Study) -> Iterator[Problem]:
 
 
 def _architecture_problems(study: Study) -> Iterator[Problem]:
-    """Yield sources on the grid whose published weights are of another architecture than a backbone on the grid."""
-    for name in study.grid.source:
-        weights = study.sources[name][0].weights if name in study.sources else None
-        entry = zoo.weights().get(weights.zoo) if weights is not None and weights.zoo is not None else None
-        for backbone in study.backbone_names if entry is not None else ():
-            encoder = study.backbones[backbone].encoder if backbone in study.backbones else None
-            if entry is not None and encoder not in (None, entry.architecture):
-                yield (
-                    f"sources.{name}.0.weights",
-                    f"{entry.name!r} are of {entry.architecture}, but backbones.{backbone}.encoder is {encoder}",
-                )
+    """Yield sources on the grid whose weights are of another architecture than every backbone on the grid."""
+    for name in (source for source in study.grid.source if source in study.sources):
+        wanted = architecture_of(study, name)
+        encoders = {study.backbones[key].encoder: key for key in study.backbone_names if key in study.backbones}
+        weights = study.sources[name][0].weights
+        if weights is None or weights.zoo is None or not encoders or wanted in (None, *encoders):
+            continue
+        encoder, backbone = next(iter(encoders.items()))
+        yield (
+            f"sources.{name}.0.weights",
+            f"{weights.zoo!r} are of {wanted}, but backbones.{backbone}.encoder is {encoder}",
+        )
 
 
 def _task_problems(tasks: Mapping[str, dict[str, Any]], packs: Iterable[str] | None) -> Iterator[Problem]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raysweep import registry
-from raysweep.settings import Backbone, Precision, Settings
+from raysweep import protocols, registry
+from raysweep.settings import Backbone, Precision, Reading, Settings, later
 from raysweep.study.chains import Step, as_chain, starts_once
 from raysweep.study.check import problems_of
 
@@ -83,6 +83,8 @@ class Pretraining(Settings):
     """Seed of the pretraining where seeds is one."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass."""
+    reading: Reading = later(Reading())
+    """How slices are read."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by method, where they differ from the method's defaults."""
 
@@ -208,6 +210,11 @@ class Study(Settings):
     """Name of the study; its tables and report carry it."""
     description: str = ""
     """What the study asks, for the report."""
+    protocol: Literal["corrected", "paper-exact"] = "corrected"
+    """corrected: raysweep's own procedure. paper-exact: that of `paper`, its defects included: each of its settings is
+    taken unless the study gives another. `raysweep plan` prints what that is."""
+    paper: str | None = None
+    """Published study that this one repeats (see `raysweep list protocols`)."""
     packs: dict[Name, PackSource] = Field(min_length=1)
     """The data, by name."""
     backbones: dict[Name, Backbone] = Field(min_length=1)
@@ -218,6 +225,12 @@ class Study(Settings):
     """What the pretrain stages share."""
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Downstream tasks, by name: `kind` and that kind's settings."""
+    statistics: Literal["paired", "taher2021"] = "paired"
+    """taher2021: reports also have a table of means, standard deviations (ddof 0) and independent t-tests over runs,
+    as that study does."""
+    seeding: Literal["fixed", "none"] = later("fixed")
+    """fixed: a seed decides every random number of a stage. none: each stage draws a seed of its own and records it, as
+    studies do that set none; seeds of the grid then only count runs, and choose annotations."""
     tunings: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Modes of fine-tuning with settings of the study's own, by name: `kind` and that kind's settings."""
     grid: Grid
@@ -228,6 +241,14 @@ class Study(Settings):
     """Whether the store keeps the network that each finetune stage tests, for `raysweep export`."""
     stop: Stop = Stop()
     """What need not be run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_settings(cls, value: Any) -> Any:
+        known = isinstance(value, dict) and value.get("protocol") == "paper-exact"
+        if not known or value.get("paper") not in protocols.names():
+            return value
+        return protocols.as_published(value, protocols.paper_of(value["paper"]))
 
     @model_validator(mode="before")
     @classmethod

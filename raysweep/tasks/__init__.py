@@ -1,5 +1,5 @@
 """One file per downstream task; ``_task`` says what a task is."""
 
-from raysweep.tasks._task import Evaluation, Task, TaskSettings
+from raysweep.tasks._task import Evaluation, Task, TaskSettings, Validation
 
-__all__ = ["Evaluation", "Task", "TaskSettings"]
+__all__ = ["Evaluation", "Task", "TaskSettings", "Validation"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from raysweep.settings import Backbone, Drawing, OwnDefaults, Training, later
+from raysweep.settings import Backbone, Drawing, Monitored, OwnDefaults, Training, later
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,25 @@ class Evaluation:
     examples: Sequence[Example] = ()
     notes: Sequence[str] = ()
     """What a reader of the score must know, such as labels that could not be scored."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found."""
+
+    score: float
+    """Score of the task; the higher the better."""
+    loss: float | None
+    """Loss of the task; None where nothing asked for it."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def falling(self, monitor: Monitored) -> float:
+        """Return what is monitored so that less is better: the loss, or the score with its sign turned."""
+        if monitor == "score":
+            return -self.score
+        if self.loss is None:
+            raise ValueError("the validation loss is monitored, but was not computed")
+        return self.loss
 
 
 class Task(ABC):
@@ -129,3 +148,22 @@ class Task(ABC):
             split: the split that the rows are of, for the cases.
             num_examples: slices whose prediction is to be kept for people to look at, at most.
         """
+
+    @abstractmethod
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of annotated slices of the pack, each whole, as `evaluate` sees it."""
+
+    def validate(
+        self, rows: NDArray[np.int64], predict: Predict, generator: torch.Generator, *, with_loss: bool
+    ) -> Validation:
+        """Return what decides how training goes on, from slices of the validation split.
+
+        Args:
+            rows: (N,) rows of the pack.
+            predict: the network.
+            generator: where random numbers come from, on the CPU, for tasks that validate on random crops.
+            with_loss: whether the loss is asked for.
+        """
+        evaluation = self.evaluate(rows, predict, "val")
+        loss = self.whole_loss(rows, predict) if with_loss else None
+        return Validation(evaluation.score, loss, evaluation.metrics)

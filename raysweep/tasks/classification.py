@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from raysweep.data.label_policies import resolve_labels
 from raysweep.errors import PackError, did_you_mean
 from raysweep.lazy import F, torch
 from raysweep.metrics.labels import is_right, label_scores
-from raysweep.settings import Augmentation, Settings, Training, Uncertain, Unknown
+from raysweep.settings import Augmentation, LabelRange, Settings, Training, Uncertain, Unknown, later
 from raysweep.tasks._label_cases import UnitScope, case_rows, units_of
 from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
 
@@ -52,6 +52,8 @@ class ClassificationSettings(TaskSettings):
     """What training makes of labels that the annotator was unsure of; they are never scored."""
     unknown: Unknown = "ignore"
     """What becomes of labels that nothing is known of: left out of training and scores, or taken as absent in both."""
+    smoothing: LabelRange | None = later(None)
+    """Range of the random numbers that lsr-ones and lsr-zeros draw; null for 0.55 to 0.85 and 0 to 0.3."""
     score_labels: tuple[str, ...] = ()
     """Labels that count in the score; empty for all. The network learns all."""
     training: Training = Training(
@@ -93,7 +95,12 @@ class Classification(Task):
 
         self.exclusive = _is_exclusive(self.settings, self.pack)
         self.targets = torch.from_numpy(
-            resolve_labels(self.pack.index.labels, self.settings.uncertain, self.settings.unknown)
+            resolve_labels(
+                self.pack.index.labels,
+                self.settings.uncertain,
+                self.settings.unknown,
+                smoothing=self.settings.smoothing,
+            )
         )
         return Classifier(encoder, len(self.pack.label_names))
 
@@ -137,6 +144,18 @@ class Classification(Task):
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return (losses * known).sum() / known.sum().clamp_min(1)
 
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of slices, each the mean over its views."""
+        from raysweep.tasks._classifier import test_views
+
+        total, settings = 0.0, self.settings
+        for batch, slices in self._slices(rows):
+            views = test_views(slices, settings.evaluation.crops, settings.resize_px, settings.training.image_size)
+            target = self.targets[torch.from_numpy(batch)]
+            losses = [float(self.loss(logits, target.to(logits.device))) for logits in map(predict, views)]
+            total += sum(losses) / len(losses) * len(batch)
+        return total / len(rows)
+
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
         """Score slices, or the volumes or subjects they belong to; no examples are kept."""
         units = units_of(self.pack, rows, _truth(self.pack, self.settings, rows), self.settings.evaluation.unit)
@@ -159,18 +178,23 @@ class Classification(Task):
 
     def _probabilities(self, rows: NDArray[np.int64], predict: Predict) -> NDArray[np.float64]:
         """Return the probabilities (N, L) of slices, each the mean over its views."""
-        from raysweep.data.slices import same_shape_batches, scaled_batch
         from raysweep.tasks._classifier import test_views
 
         settings = self.settings
         position = {int(row): place for place, row in enumerate(rows)}
         found = np.empty((len(rows), len(self.pack.label_names)))
-        for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
-            slices = scaled_batch(self.pack, batch)
+        for batch, slices in self._slices(rows):
             views = test_views(slices, settings.evaluation.crops, settings.resize_px, settings.training.image_size)
             mean = torch.stack([self._probability(predict(view)) for view in views]).mean(0)
             found[[position[int(row)] for row in batch]] = mean.numpy()
         return found
+
+    def _slices(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """Yield rows and their scaled slices (B, C, H, W), in batches of one shape."""
+        from raysweep.data.slices import same_shape_batches, scaled_batch
+
+        for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
+            yield batch, scaled_batch(self.pack, batch)
 
     def _probability(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.cpu().double()

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from raysweep.errors import PackError
 from raysweep.lazy import torch
-from raysweep.settings import Backbone
+from raysweep.settings import Augmentation, Backbone, later
 from raysweep.tasks._architectures import Architecture, Design, build_network, check_architecture
 from raysweep.tasks._losses import LOSSES, LossName, LossSettings, pixels_of, truth_maps
-from raysweep.tasks._scoring import MetricName, Scoring, SegmentationEvaluation
-from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings
+from raysweep.tasks._scoring import OVERLAPS, MetricName, Scoring, SegmentationEvaluation
+from raysweep.tasks._task import Evaluation, Predict, Task, TaskSettings, Validation
 
 if TYPE_CHECKING:
     from raysweep.data.pack import Pack
@@ -49,6 +49,10 @@ class SegmentationSettings(TaskSettings):
     evaluation: SegmentationEvaluation = SegmentationEvaluation()
     """How slices are predicted and scored."""
 
+    validation_crops: Augmentation | None = later(None)
+    """Validate on random crops drawn so, all their pixels counted together, as published studies did; null validates on
+    whole slices, as the test does."""
+
     @model_validator(mode="after")
     def _consistent(self) -> SegmentationSettings:
         if self.loss == "bce" and self.output == "softmax":
@@ -57,6 +61,8 @@ class SegmentationSettings(TaskSettings):
             raise ValueError("evaluation.score_background needs output: softmax; a sigmoid has no background")
         if self.metric == "nsd" and (not self.evaluation.nsd_mm or self.evaluation.average == "volume"):
             raise ValueError("metric: nsd needs a tolerance in evaluation.nsd_mm, and evaluation.average: slice")
+        if self.metric == "nsd" and self.validation_crops is not None:
+            raise ValueError("metric: nsd has no value for pixels of many crops; validation_crops needs dice or iou")
         if (self.evaluation.window_px or _STRIDE) % _STRIDE:
             raise ValueError(f"evaluation.window_px is {self.evaluation.window_px}; it must be a multiple of {_STRIDE}")
         return self
@@ -136,6 +142,37 @@ class Segmentation(Task):
         )
         return LOSSES[self.settings.loss](pixels, numbers)
 
+    def whole_loss(self, rows: NDArray[np.int64], predict: Predict) -> float:
+        """Return the mean loss of whole slices at native resolution, padded or window by window."""
+        total = sum(
+            float(self.loss(logits, masks.to(logits.device))) * len(batch)
+            for batch, logits, masks in self._whole_logits(rows, predict)
+        )
+        return total / len(rows)
+
+    def validate(
+        self, rows: NDArray[np.int64], predict: Predict, generator: torch.Generator, *, with_loss: bool
+    ) -> Validation:
+        """Return score and loss on whole slices, or on random crops where the study asks for them."""
+        augmentation = self.settings.validation_crops
+        if augmentation is None:
+            return super().validate(rows, predict, generator, with_loss=with_loss)
+        from raysweep.data.augment import apply, draw
+        from raysweep.data.reader import SliceReader
+
+        reader, device = SliceReader(self.pack), next(self.network.parameters()).device
+        size = self.settings.training.image_size
+        counts, total = torch.zeros(len(self.classes), 4), 0.0
+        for batch in np.array_split(rows, range(0, len(rows), self.settings.training.batch_size)[1:]):
+            parameters = draw(augmentation, reader.shapes(batch), generator)
+            images, masks = apply(reader.slices(batch), parameters, size, masks=reader.masks(batch), device=device)
+            logits = predict(images)
+            total += float(self.loss(logits, masks)) * len(batch)
+            counts += self._compared(logits.cpu(), masks.cpu())[2].sum(0)
+        scores = OVERLAPS[self.settings.metric](counts.numpy())
+        foreground = [score for label, score in zip(self.classes, scores, strict=True) if label > 0]
+        return Validation(float(np.nanmean(foreground)) if np.isfinite(foreground).any() else 0.0, total / len(rows))
+
     def evaluate(self, rows: NDArray[np.int64], predict: Predict, split: str, num_examples: int = 0) -> Evaluation:
         """Score whole slices at native resolution, padded or window by window; outlines only where they are needed."""
         evaluation = self.settings.evaluation
@@ -157,32 +194,42 @@ class Segmentation(Task):
         self, rows: NDArray[np.int64], predict: Predict
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield rows, predicted and true masks (B, K, H, W) bool, and counts (B, K, 4), in batches of one shape."""
+        for batch, logits, masks in self._whole_logits(rows, predict):
+            yield batch, *self._compared(logits.cpu(), masks)
+
+    def _whole_logits(
+        self, rows: NDArray[np.int64], predict: Predict
+    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]]:
+        """Yield rows, logits (B, K, H, W) and masks (B, H, W) of whole slices, in batches of one shape."""
         from raysweep.data.slices import same_shape_batches, scaled_batch
-        from raysweep.tasks._counts import confusion_counts, structure_counts
         from raysweep.tasks._windows import padded
 
-        keep_padding = self.settings.evaluation.score_padding
         for batch in same_shape_batches(self.pack, rows, _EVALUATION_BATCH):
             slices = scaled_batch(self.pack, batch)
             masks = torch.from_numpy(self.pack.masks(batch)).long()
             whole = padded(slices, self.stride, self.settings.evaluation.pad_to_px)
-            if keep_padding:
+            if self.settings.evaluation.score_padding:
                 masks = torch.nn.functional.pad(masks, _missing(masks, whole))
-            logits = self._predict_whole(predict, whole)[..., : masks.shape[-2], : masks.shape[-1]].cpu()
-            valid = None if self.pack.ignore_label is None else masks != self.pack.ignore_label
-            known = masks if valid is None else torch.where(valid, masks, 0)
-            overlapping = self.pack.mask_encoding == "bits"
-            truth = truth_maps(known, len(self.classes), exclusive=self.exclusive, overlapping=overlapping)
-            if self.exclusive:
-                labels = logits.argmax(1)
-                counts = confusion_counts(labels, known, len(self.classes), valid)
-                prediction = truth_maps(labels, len(self.classes), exclusive=True, overlapping=False)
-            else:
-                prediction = logits.sigmoid() > self.settings.evaluation.threshold
-                counts = structure_counts(prediction, truth, valid)
-            if valid is not None:
-                prediction, truth = prediction & valid[:, None], truth & valid[:, None]
-            yield batch, prediction, truth, counts
+            yield batch, self._predict_whole(predict, whole)[..., : masks.shape[-2], : masks.shape[-1]], masks
+
+    def _compared(self, logits: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return predicted and true masks (B, K, H, W) bool, and their counts (B, K, 4)."""
+        from raysweep.tasks._counts import confusion_counts, structure_counts
+
+        valid = None if self.pack.ignore_label is None else masks != self.pack.ignore_label
+        known = masks if valid is None else torch.where(valid, masks, 0)
+        overlapping = self.pack.mask_encoding == "bits"
+        truth = truth_maps(known, len(self.classes), exclusive=self.exclusive, overlapping=overlapping)
+        if self.exclusive:
+            labels = logits.argmax(1)
+            counts = confusion_counts(labels, known, len(self.classes), valid)
+            prediction = truth_maps(labels, len(self.classes), exclusive=True, overlapping=False)
+        else:
+            prediction = logits.sigmoid() > self.settings.evaluation.threshold
+            counts = structure_counts(prediction, truth, valid)
+        if valid is not None:
+            prediction, truth = prediction & valid[:, None], truth & valid[:, None]
+        return prediction, truth, counts
 
     def _predict_whole(self, predict: Predict, slices: torch.Tensor) -> torch.Tensor:
         from raysweep.tasks._windows import padded, predict_windows

@@ -81,7 +81,8 @@ CASES = [
     Case(
         "size that an encoder does not take",
         lambda _: {
-            "backbones.small": {"encoder": "vit_tiny_patch16_224", "options": {"patch_size": 14}},
+            "backbones.small": {"encoder": "vit_tiny_patch16_224", "options": {"patch_size": 64}},
+            "tasks.heart.architecture": "dpt",
             "grid": {
                 "source": ["cardiac"],
                 "method": ["simclr"],
@@ -91,7 +92,7 @@ CASES = [
             },
         },
         StudyError,
-        ("'vit_tiny_patch16_224'", "does not take slices of 32 x 32 pixels", "patches of 14"),
+        ("'vit_tiny_patch16_224'", "does not take slices of 32 x 32 pixels", "patches of 64"),
     ),
     Case("empty grid", lambda _: {"grid.seed": []}, StudyError, ("grid.seed", "[]", "at least 1")),
     Case("contradiction", lambda _: {"grid.method": ["byol"]}, StudyError, ("grid.method", "no source", "remove")),

@@ -200,3 +200,13 @@ def test_links_within_the_repository_lead_somewhere(document):
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_tasks_of_the_readme_are_valid():
+    from raysweep import registry
+
+    tasks = yaml.safe_load(block_with("yaml", "kind: classification"))["tasks"]
+    assert {task["kind"] for task in tasks.values()} == set(registry.names("tasks"))
+    for task in tasks.values():
+        kind = task.pop("kind")
+        registry.load("tasks", kind).TASK.Settings.model_validate(task)

@@ -9,6 +9,7 @@ from typing import Any
 
 from raysweep.cluster.check import rules
 from raysweep.cluster.check.problem import Problem
+from raysweep.cluster.check.reading import listing, mapping, mappings, value_at
 from raysweep.cluster.check.schema import schema_problems
 
 _SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|CREDENTIAL", re.IGNORECASE)
@@ -22,17 +23,17 @@ def check_kubernetes(
     documents: list[Document], schemas: Mapping[str, Mapping[str, Any]], ray: str
 ) -> Iterator[Problem]:
     """Yield what is wrong with the documents of a manifest for a version of Ray."""
-    kinds = [document.get("kind") for document in documents]
+    kinds = [str(document.get("kind")) for document in documents]
     if not any(kind in schemas for kind in kinds):
-        yield Problem("kind", ", ".join(map(str, kinds)), f"holds none of {', '.join(schemas)}")
+        yield Problem("kind", ", ".join(kinds), f"holds none of {', '.join(schemas)}")
     for document in documents:
         kind = str(document.get("kind"))
-        name = f"{kind} {_at(document, 'metadata', 'name')}"
+        name = f"{kind} {value_at(document, 'metadata', 'name')}"
         found: list[Problem] = []
         if kind in schemas:
             found += schema_problems(document, schemas[kind], f"KubeRay's definition of a {kind}")
             at = ("spec", "rayClusterSpec") if kind == "RayJob" else ("spec",)
-            spec = _at(document, *at)
+            spec = value_at(document, *at)
             if isinstance(spec, dict):
                 found += _ray_cluster(".".join(at), spec, documents, ray)
             if kind == "RayJob":
@@ -52,19 +53,18 @@ class _Pod:
 
     @property
     def containers(self) -> list[tuple[str, Document]]:
-        found = self.spec.get("containers") or []
-        return [(f"{self.key}.containers[{i}]", one) for i, one in enumerate(found) if isinstance(one, dict)]
+        return [(f"{self.key}.containers[{i}]", one) for i, one in enumerate(mappings(self.spec.get("containers")))]
 
 
 def _ray_cluster(at: str, spec: Document, documents: list[Document], ray: str) -> Iterator[Problem]:
-    head = _dict(spec.get("headGroupSpec"))
+    head = mapping(spec.get("headGroupSpec"))
     if spec.get("rayVersion") != ray:
         yield Problem(
             f"{at}.rayVersion", str(spec.get("rayVersion", "")), f"must be {ray}, the Ray that is installed here"
         )
     yield from _reachable(f"{at}.headGroupSpec", head)
     pods = _pods(at, spec)
-    if _at(spec, "authOptions", "mode") != "token":
+    if value_at(spec, "authOptions", "mode") != "token":
         yield from _token(f"{at}.authOptions.mode", pods)
     stores: set[str] = set()
     for pod in pods:
@@ -76,13 +76,15 @@ def _ray_cluster(at: str, spec: Document, documents: list[Document], ray: str) -
 
 
 def _pods(at: str, spec: Document) -> list[_Pod]:
-    groups = [("headGroupSpec", _dict(spec.get("headGroupSpec")))]
-    groups += [(f"workerGroupSpecs[{i}]", _dict(group)) for i, group in enumerate(spec.get("workerGroupSpecs") or [])]
+    groups = [("headGroupSpec", mapping(spec.get("headGroupSpec")))]
+    groups += [
+        (f"workerGroupSpecs[{i}]", mapping(group)) for i, group in enumerate(listing(spec.get("workerGroupSpecs")))
+    ]
     return [
         _Pod(
             f"{at}.{name}.template.spec",
-            _dict(_at(group, "template", "spec")),
-            _dict(_at(group, "template", "metadata", "labels")),
+            mapping(value_at(group, "template", "spec")),
+            mapping(value_at(group, "template", "metadata", "labels")),
         )
         for name, group in groups
     ]
@@ -98,7 +100,7 @@ def _reachable(key: str, head: Document) -> Iterator[Problem]:
         yield Problem(
             f"{key}.enableIngress", "true", "publishes the dashboard. Allowed: false; use kubectl port-forward"
         )
-    kind = _at(head, "headService", "spec", "type")
+    kind = value_at(head, "headService", "spec", "type")
     if kind not in (None, "ClusterIP"):
         yield Problem(f"{key}.headService.spec.type", str(kind), "opens the head's ports outwards. Allowed: ClusterIP")
 
@@ -107,7 +109,7 @@ def _token(key: str, pods: list[_Pod]) -> Iterator[Problem]:
     for pod in pods:
         environment = {name: entry for _, one in pod.containers[:1] for name, entry in _env(one).items()}
         mode = environment.get("RAY_AUTH_MODE", {}).get("value")
-        if mode != "token" or "secretKeyRef" not in _dict(environment.get("RAY_AUTH_TOKEN", {}).get("valueFrom")):
+        if mode != "token" or "secretKeyRef" not in mapping(environment.get("RAY_AUTH_TOKEN", {}).get("valueFrom")):
             yield from rules.token_mode(
                 key, None, f"Write authOptions: {{mode: token}}; {pod.key} takes no token from a secret either"
             )
@@ -138,12 +140,12 @@ def _container(key: str, one: Document, ray: str) -> Iterator[Problem]:
             yield Problem(
                 f"{key}.env.{name}", "***", "a secret written out; take it from a secret: valueFrom.secretKeyRef"
             )
-    for number, port in enumerate(one.get("ports") or []):
-        if isinstance(port, dict) and port.get("hostPort"):
+    for number, port in enumerate(mappings(one.get("ports"))):
+        if port.get("hostPort"):
             yield Problem(
                 f"{key}.ports[{number}].hostPort", str(port["hostPort"]), "opens the port on the node; leave it out"
             )
-    if _at(one, "securityContext", "privileged"):
+    if value_at(one, "securityContext", "privileged"):
         yield Problem(f"{key}.securityContext.privileged", "true", "Allowed: false; stages need no rights on the node")
 
 
@@ -154,10 +156,10 @@ def _store(pod: _Pod, documents: list[Document], stores: set[str]) -> Iterator[P
         yield Problem(f"{key}.env", "", "says no store: add RAYSWEEP_STORE, such as s3://bucket/prefix")
         return
     stores.add(uri)
-    volumes = {volume.get("name"): volume for volume in pod.spec.get("volumes") or [] if isinstance(volume, dict)}
+    volumes = {str(volume.get("name")): volume for volume in mappings(pod.spec.get("volumes"))}
     shared = []
-    for mount in one.get("volumeMounts") or []:
-        volume = volumes.get(mount.get("name"), {})
+    for mount in mappings(one.get("volumeMounts")):
+        volume = volumes.get(str(mount.get("name")), {})
         if volume and not any(kind in volume for kind in _NODE_LOCAL_VOLUMES) and _many_writers(volume, documents):
             shared.append(str(mount.get("mountPath")))
     how = "mount a persistent volume claim with accessModes: [ReadWriteMany] there"
@@ -166,15 +168,15 @@ def _store(pod: _Pod, documents: list[Document], stores: set[str]) -> Iterator[P
 
 def _many_writers(volume: Document, documents: list[Document]) -> bool:
     """Whether several nodes may write to a volume, as far as the file says."""
-    claim = _at(volume, "persistentVolumeClaim", "claimName")
+    claim = value_at(volume, "persistentVolumeClaim", "claimName")
     for document in documents:
-        if document.get("kind") == "PersistentVolumeClaim" and _at(document, "metadata", "name") == claim:
-            return "ReadWriteMany" in (_at(document, "spec", "accessModes") or [])
+        if document.get("kind") == "PersistentVolumeClaim" and value_at(document, "metadata", "name") == claim:
+            return "ReadWriteMany" in listing(value_at(document, "spec", "accessModes"))
     return True
 
 
 def _isolated(at: str, spec: Document, pods: list[_Pod], documents: list[Document]) -> Iterator[Problem]:
-    if _at(spec, "networkPolicy", "mode") in ("DenyAll", "DenyAllIngress"):
+    if value_at(spec, "networkPolicy", "mode") in ("DenyAll", "DenyAllIngress"):
         return
     policies = [document for document in documents if document.get("kind") == "NetworkPolicy"]
     for pod in pods:
@@ -189,45 +191,35 @@ def _isolated(at: str, spec: Document, pods: list[_Pod], documents: list[Documen
 
 
 def _selects(policy: Document, labels: Mapping[str, str]) -> bool:
-    wanted = _dict(_at(policy, "spec", "podSelector", "matchLabels"))
-    ingress = "Ingress" in (_at(policy, "spec", "policyTypes") or ["Ingress"])
+    wanted = mapping(value_at(policy, "spec", "podSelector", "matchLabels"))
+    ingress = "Ingress" in (listing(value_at(policy, "spec", "policyTypes")) or ["Ingress"])
     return ingress and all(labels.get(name) == value for name, value in wanted.items())
 
 
 def _beside(kind: str, document: Document) -> Iterator[Problem]:
     if kind in _PUBLIC_KINDS:
         yield Problem("kind", kind, "leads from outside to the cluster; use kubectl port-forward")
-    if kind == "Service" and _at(document, "spec", "type") in ("LoadBalancer", "NodePort"):
-        yield Problem("spec.type", str(_at(document, "spec", "type")), "opens ports outwards. Allowed: ClusterIP")
+    if kind == "Service" and value_at(document, "spec", "type") in ("LoadBalancer", "NodePort"):
+        yield Problem("spec.type", str(value_at(document, "spec", "type")), "opens ports outwards. Allowed: ClusterIP")
     if kind == "Secret" and (document.get("data") or document.get("stringData")):
         yield Problem("data", "***", "a secret written out; create it with `kubectl create secret generic`")
     if kind == "NetworkPolicy":
-        for number, rule in enumerate(_at(document, "spec", "ingress") or []):
-            sources = _dict(rule).get("from") or []
-            cidrs = [_at(source, "ipBlock", "cidr") for source in sources]
+        for number, rule in enumerate(listing(value_at(document, "spec", "ingress"))):
+            sources = listing(mapping(rule).get("from"))
+            cidrs = [value_at(source, "ipBlock", "cidr") for source in sources]
             if not sources or any(cidr in rules.PUBLIC for cidr in cidrs):
                 yield Problem(f"spec.ingress[{number}].from", str(cidrs or ""), "lets everybody in; name pods")
 
 
 def _job(document: Document, ray: str) -> Iterator[Problem]:
-    submitter = _dict(_at(document, "spec", "submitterPodTemplate", "spec"))
-    for number, one in enumerate(submitter.get("containers") or []):
-        yield from _container(f"spec.submitterPodTemplate.spec.containers[{number}]", _dict(one), ray)
-    if not _at(document, "spec", "shutdownAfterJobFinishes"):
+    submitter = mapping(value_at(document, "spec", "submitterPodTemplate", "spec"))
+    for number, one in enumerate(mappings(submitter.get("containers"))):
+        yield from _container(f"spec.submitterPodTemplate.spec.containers[{number}]", one, ray)
+    if not value_at(document, "spec", "shutdownAfterJobFinishes"):
         yield Problem(
             "spec.shutdownAfterJobFinishes", "", "the cluster would stay, and cost, after its study. Allowed: true"
         )
 
 
 def _env(container: Document) -> dict[str, Document]:
-    return {str(entry.get("name")): entry for entry in container.get("env") or [] if isinstance(entry, dict)}
-
-
-def _dict(value: Any) -> Document:
-    return value if isinstance(value, dict) else {}
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+    return {str(entry.get("name")): entry for entry in mappings(container.get("env"))}

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysweep.cluster.check import rules
 from raysweep.cluster.check.problem import Problem
+from raysweep.cluster.check.reading import mapping, mappings, texts, value_at
 from raysweep.cluster.check.schema import ray_up_schema, schema_problems
 
 _CLOUDS = ("aws", "gcp", "azure")
@@ -36,7 +37,7 @@ def _network(document: dict[str, Any]) -> Iterator[Problem]:
         )
     if cloud == "azure" and provider.get("use_external_head_ip"):
         yield Problem("provider.use_external_head_ip", "true", "the head would have a public address. Allowed: false")
-    for number, permission in enumerate((provider.get("security_group") or {}).get("IpPermissions", [])):
+    for number, permission in enumerate(mappings(value_at(provider, "security_group", "IpPermissions"))):
         ranges = [entry.get("CidrIp") or entry.get("CidrIpv6") for entry in _ranges(permission)]
         for cidr in ranges:
             if cidr in rules.PUBLIC:
@@ -45,18 +46,16 @@ def _network(document: dict[str, Any]) -> Iterator[Problem]:
                     str(cidr),
                     "opens a port to everybody; name a range",
                 )
-    types = document.get("available_node_types")
-    for name, node in (types if isinstance(types, dict) else {}).items():
-        config = node.get("node_config") if isinstance(node, dict) else None
-        yield from _node(cloud, f"available_node_types.{name}.node_config", config if isinstance(config, dict) else {})
+    for name, node in mapping(document.get("available_node_types")).items():
+        yield from _node(cloud, f"available_node_types.{name}.node_config", mapping(value_at(node, "node_config")))
 
 
-def _ranges(permission: Any) -> list[dict[str, Any]]:
-    return [*permission.get("IpRanges", []), *permission.get("Ipv6Ranges", [])] if isinstance(permission, dict) else []
+def _ranges(permission: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*mappings(permission.get("IpRanges")), *mappings(permission.get("Ipv6Ranges"))]
 
 
 def _node(cloud: Any, key: str, config: dict[str, Any]) -> Iterator[Problem]:
-    interfaces = config.get("NetworkInterfaces", [])
+    interfaces = mappings(config.get("NetworkInterfaces"))
     if cloud == "aws" and "SecurityGroupIds" not in config and not any("Groups" in entry for entry in interfaces):
         yield Problem(
             f"{key}.SecurityGroupIds",
@@ -67,7 +66,7 @@ def _node(cloud: Any, key: str, config: dict[str, Any]) -> Iterator[Problem]:
     if any(entry.get("AssociatePublicIpAddress") for entry in interfaces):
         yield Problem(f"{key}.NetworkInterfaces", "AssociatePublicIpAddress", "a public address; leave it out")
     if cloud == "gcp":
-        interfaces = config.get("networkInterfaces", [])
+        interfaces = mappings(config.get("networkInterfaces"))
         if not interfaces or any(entry.get("accessConfigs") for entry in interfaces):
             yield Problem(
                 f"{key}.networkInterfaces",
@@ -78,7 +77,7 @@ def _node(cloud: Any, key: str, config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _container(document: dict[str, Any], ray: str) -> Iterator[Problem]:
-    docker = document.get("docker") or {}
+    docker = mapping(document.get("docker"))
     names = [key for key in ("image", "head_image", "worker_image") if docker.get(key)]
     if not names:
         yield Problem(
@@ -92,8 +91,7 @@ def _container(document: dict[str, Any], ray: str) -> Iterator[Problem]:
             yield Problem("docker.run_options", option, f"publishes ports of the container ({match[0]}); leave it out")
     yield from _grace(options)
     uri = _environment(options).get("RAYSWEEP_STORE")
-    metadata = document.get("metadata") or {}
-    shared = [str(folder) for folder in metadata.get("shared_folders", [])] if isinstance(metadata, dict) else []
+    shared = texts(value_at(document, "metadata", "shared_folders"))
     if uri is None:
         yield Problem("docker.run_options", "", "says no store: add --env=RAYSWEEP_STORE=s3://bucket/prefix")
     else:
@@ -113,9 +111,9 @@ def _grace(options: list[str]) -> Iterator[Problem]:
 
 
 def _run_options(document: dict[str, Any]) -> list[str]:
-    docker = document.get("docker") or {}
+    docker = mapping(document.get("docker"))
     keys = ("run_options", "head_run_options", "worker_run_options")
-    return [str(option) for key in keys for option in docker.get(key) or []]
+    return [option for key in keys for option in texts(docker.get(key))]
 
 
 def _environment(options: list[str]) -> dict[str, str]:
@@ -128,11 +126,12 @@ def _environment(options: list[str]) -> dict[str, str]:
 
 def _token(document: dict[str, Any]) -> Iterator[Problem]:
     environment = _environment(_run_options(document))
-    starts = [*(document.get("head_start_ray_commands") or []), *(document.get("worker_start_ray_commands") or [])]
-    in_commands = bool(starts) and all("RAY_AUTH_MODE=token" in text for text in starts if "ray start" in text)
+    keys = ("head_start_ray_commands", "worker_start_ray_commands")
+    starts = [text for key in keys for text in texts(document.get(key)) if "ray start" in text]
+    in_commands = bool(starts) and all("RAY_AUTH_MODE=token" in text for text in starts)
     mode = environment.get("RAY_AUTH_MODE", "token" if in_commands else None)
     yield from rules.token_mode("docker.run_options", mode, "Add --env=RAY_AUTH_MODE=token")
-    mounts = document.get("file_mounts") or {}
+    mounts = mapping(document.get("file_mounts"))
     path = environment.get("RAY_AUTH_TOKEN_PATH")
     if not any(str(there).endswith(".ray/auth_token") or there == path for there in mounts):
         yield Problem(
@@ -145,9 +144,9 @@ def _token(document: dict[str, Any]) -> Iterator[Problem]:
 
 def _commands(document: dict[str, Any]) -> Iterator[Problem]:
     for key, commands in document.items():
-        if key.endswith("commands") and isinstance(commands, list):
-            for number, command in enumerate(commands):
-                yield from rules.dashboard_host(f"{key}[{number}]", str(command))
+        if str(key).endswith("commands"):
+            for number, command in enumerate(texts(commands)):
+                yield from rules.dashboard_host(f"{key}[{number}]", command)
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         if key not in document:
             yield Problem(key, "", "missing: Ray's default starts the dashboard on 0.0.0.0; say how Ray starts")

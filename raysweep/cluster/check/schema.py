@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def path_of(parts: Any) -> str:
     return text
 
 
+@cache
 def ray_up_schema() -> dict[str, Any]:
     """Return the schema of ``ray up`` files of the Ray that is installed; Ray itself is not imported.
 

@@ -103,10 +103,10 @@ def test_the_interval_of_one_run_is_as_wide_as_resampling_its_patients_says():
         of_subject.setdefault(row["subject"], []).append(row)
     rng = np.random.default_rng(0)
     names = list(of_subject)
-    drawn = [[row for name in rng.choice(names, len(names)) for row in of_subject[name]] for _ in range(300)]
+    drawn = [[row for name in rng.choice(names, len(names)) for row in of_subject[name]] for _ in range(200)]
     spread = np.std([mean_auc(sample) for sample in drawn])
     (answer,) = data_efficiency(tables).to_pylist()
-    assert (answer["high"] - answer["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.15)
+    assert (answer["high"] - answer["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.2)
 
 
 def test_where_one_patient_has_all_positives_the_score_belongs_to_no_patient():

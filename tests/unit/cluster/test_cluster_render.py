@@ -86,6 +86,18 @@ def test_study_that_asks_more_than_a_node_has_is_refused(tmp_path, resources, wo
         render("kuberay-job", {"study": str(study)})
 
 
+def test_study_that_names_files_beside_it_is_refused(tmp_path):
+    study = tmp_path / "mine.yaml"
+    text = (ROOT / "search_spaces/quickstart.yaml").read_text()
+    pack = "{dataset: synthetic-dead-leaves, options: {images: 384, size: 96}}"
+    assert pack in text
+    study.write_text(text.replace(pack, "{file: leaves.h5}"))
+    with pytest.raises(ClusterError, match=r"packs\.leaves\.file: 'leaves\.h5': relative to the study's folder"):
+        render("kuberay-job", {"study": str(study)})
+    study.write_text(text.replace(pack, "{file: s3://bucket/leaves.h5}"))
+    assert "s3://bucket/leaves.h5" in render("kuberay-job", {"study": str(study)})
+
+
 def test_slurm_mixes_partitions_in_one_allocation():
     text = render("slurm", {"gpus": 16, "gpus_per_node": 4, "gpu_type": "a100", "workers": 1, "cpu_partition": "cpu"})
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH")]

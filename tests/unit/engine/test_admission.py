@@ -80,3 +80,30 @@ def test_a_stage_that_ray_placed_elsewhere_holds_room_there():
     assert admission.node_of("stage") == "b"
     admission.release("stage")
     assert admission.node_of("stage") is None
+
+
+def test_shares_of_two_gpus_of_a_node_are_not_one_gpu():
+    admission = Admission([{"CPU": 8.0, "GPU": 2.0}])
+    more_than_half = {"CPU": 1.0, "GPU": 0.6}
+    assert admission.admit("a", more_than_half)
+    assert admission.admit("b", more_than_half)
+    assert not admission.admit("c", more_than_half)  # 0.8 GPUs are free, 0.4 on each
+    admission.begin_round()
+    assert admission.admit("small", {"CPU": 1.0, "GPU": 0.4})
+    admission.release("b")
+    admission.begin_round()
+    assert admission.admit("whole", WHOLE)  # the small one shares the first GPU
+    assert not admission.admit("d", {"CPU": 1.0, "GPU": 0.1})
+
+
+def test_a_stage_that_the_cluster_has_placed_where_there_is_no_room_is_counted_there():
+    admission = Admission({"a": {"CPU": 4.0, "GPU": 1.0}, "b": {"CPU": 4.0, "GPU": 1.0}})
+    assert {admission.admit("x", WHOLE), admission.admit("y", WHOLE)} == {"a", "b"}
+    admission.move("x", admission.node_of("y"))
+    assert admission.node_of("x") == admission.node_of("y")
+    assert admission.use("GPU") == (2.0, 2.0)
+    assert admission.admit("z", WHOLE)
+    admission.release("x")
+    admission.release("y")
+    admission.begin_round()
+    assert admission.admit("w", WHOLE)

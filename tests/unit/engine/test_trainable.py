@@ -12,6 +12,7 @@ from raysweep.engine import trainable as module
 from raysweep.engine.trainable import StageTrainable
 from raysweep.planning.model import stage_to_json
 from raysweep.results.query import query_store
+from raysweep.stages.log import stage_context
 from raysweep.stages.progress import Progress
 from tests.fake_stages import Fake, fake_plan
 
@@ -54,6 +55,8 @@ def worker(tiny_store, monkeypatch):
         "hung_after_s": None,
         "report_every_s": 0.01,
         "runner": f"{__name__}:endless_stage",
+        "log_context": stage_context(stage, (), 1),
+        "log_format": "text",
     }
     monkeypatch.setattr(
         module.ray, "get_runtime_context", lambda: type("Context", (), {"get_node_id": lambda _: "n"})()

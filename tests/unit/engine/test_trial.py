@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 
 import pytest
 
@@ -68,3 +70,25 @@ def test_equal_placements_are_one_object():
     assert placement({"CPU": 1.0, "GPU": 0.5}, "n") is placement({"GPU": 0.5, "CPU": 1.0}, "n")
     assert placement({"CPU": 1.0}, "n") is not placement({"CPU": 1.0}, "m")
     assert placement({"CPU": 1.0}, "n").required_resources == {"CPU": 1.0}
+
+
+def test_what_is_left_of_an_ended_trial_is_small(trial):
+    def ended(number: int) -> StageTrial:
+        where = placement({"CPU": 1.0}, "n")
+        config = {"stage": f"stage {number}" * 1000}
+        new = StageTrial("stages", trial_id=f"t{number}", config=config, placement_group_factory=where, stub=True)
+        new.update_last_result({"training_iteration": number, **{f"number {i}": float(i) for i in range(20)}})
+        new.get_json_state()
+        new.set_status(StageTrial.TERMINATED)
+        assert new.forget()
+        return new
+
+    ended(0)  # what all of them share
+    tracemalloc.start()
+    try:
+        kept = [ended(number) for number in range(1, 51)]
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / len(kept) < 4000  # bytes; the configuration alone has 8,000

@@ -40,10 +40,9 @@ def test_rates_that_were_measured_at_a_share_are_rates_of_that_share():
     assert makespans(0.5, gpus="auto") == makespans(0.5)
 
 
-@pytest.mark.parametrize("gpus", [0, 2])
-def test_fine_tunings_that_share_no_gpu_have_no_share_to_compare(gpus):
-    with pytest.raises(StudyError, match=f"resources.finetune.gpus is {gpus}"):
-        with_share(fake_plan([Fake("a")], {"finetune": {"gpus": gpus}}), ONE_SECOND, 0.5, 0.5)
+def test_fine_tunings_that_use_no_gpu_have_no_share_to_compare():
+    with pytest.raises(StudyError, match=r"resources\.finetune\.gpus is 0"):
+        with_share(fake_plan([Fake("a")]), ONE_SECOND, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("shares", ["0", "1.5", "half", "0.5,"])

@@ -14,7 +14,7 @@ from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 from raysweep.sweep import _facts
-from tests.pretraining import backbone_for, small_settings
+from tests.pretraining import VIT, backbone_for, small_settings
 
 STATEFUL = ["pcl-v1", "deepcluster-v2", "ibot", "supervised"]
 
@@ -34,6 +34,8 @@ def stage_of(tiny_study, store: Store, method: str, **given) -> Stage:
         f"pretraining.methods.{method}": settings,
         "backbones.small": backbone_for(method).model_dump(mode="json"),
     }
+    if backbone_for(method).encoder == VIT.encoder:
+        changes["tasks.heart.architecture"] = "dpt"
     study = tiny_study(changes)
     plan = build_plan(study, _facts(study, store))
     return next(stage for stage in plan.stages.values() if stage.kind == "pretrain")

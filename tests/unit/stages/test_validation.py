@@ -16,9 +16,10 @@ from raysweep.settings import EarlyStopping, Optimisation
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.run import run_stage
 from raysweep.stages.runtime import prepare_runtime
-from raysweep.stages.validation import Averaged, Measured, Patience
+from raysweep.stages.validation import Averaged, Patience
 from raysweep.store import Store
 from raysweep.sweep import _facts
+from raysweep.tasks import Validation
 
 ONE_CELL = {
     "grid.source": ["random"],
@@ -50,7 +51,7 @@ def test_patience_ends_after_one_bad_validation_more_than_it_bears():
     settings = EarlyStopping(patience=2, min_delta=0.01, monitor="score")
     patience, over = Patience(), []
     for score in (0.1, 0.2, 0.205, 0.2, 0.3, 0.3, 0.3, 0.3):
-        patience.update(settings, Measured(score, None))
+        patience.update(settings, Validation(score, None))
         over.append(patience.is_over(settings))
     assert over == [False] * 7 + [True]
 
@@ -58,10 +59,10 @@ def test_patience_ends_after_one_bad_validation_more_than_it_bears():
 def test_monitored_loss_should_fall():
     settings = EarlyStopping(patience=0, monitor="loss")
     patience = Patience()
-    patience.update(settings, Measured(0.1, 2.0))
-    patience.update(settings, Measured(0.0, 1.0))
+    patience.update(settings, Validation(0.1, 2.0))
+    patience.update(settings, Validation(0.0, 1.0))
     assert not patience.is_over(settings)
-    patience.update(settings, Measured(0.9, 1.0))
+    patience.update(settings, Validation(0.9, 1.0))
     assert patience.is_over(settings)
 
 
@@ -130,6 +131,18 @@ def test_the_best_epoch_is_that_of_the_lowest_loss_the_highest_score_or_the_last
         losses = {row["epoch"]: row["value"] for row in rows if row["metric"] == "loss"}
         scores = {row["epoch"]: row["value"] for row in rows if row["metric"] == "dice"}
     assert best == {"score": max(scores, key=scores.get), "loss": min(losses, key=losses.get), "last": 4}
+
+
+@pytest.mark.parametrize(("every", "epochs", "best"), [(3, 7, 6), (5, 4, 4), (1, 7, 2)])
+def test_only_every_so_many_epochs_may_be_the_best(tiny_study, tmp_path, every, epochs, best):
+    store = Store(tmp_path / "store").prepare()
+    loop = FinetuneLoop(
+        stage_of(tiny_study, store, {"best_every": every, "epochs": epochs}), store, prepare_runtime(0, "float32", 1), 1
+    )
+    for epoch in range(1, epochs + 1):
+        loop.history.epoch = epoch
+        loop._keep_if_best(0.0, -9.0 if epoch == 2 else 1 / epoch)
+    assert loop.best_epoch == best
 
 
 def test_the_averaged_network_is_what_is_tested(tiny_study, tiny_store):

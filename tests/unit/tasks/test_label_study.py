@@ -20,14 +20,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, label_pack: Path, leaves_
         "training": {"epochs": 1, "batch_size": 8, "image_size": 32, "precision": "float32"},
         "evaluation": {"crops": "whole"},
     }
-    changes = {"tasks": {"findings": labels}, "grid.pretrain_epochs": [1], "grid.seed": [0, 1]}
+    changes = {"tasks": {"findings": labels}, "grid.pretrain_epochs": [1], "grid.seed": [0]}
     study = validate_study(with_changes(study_document(str(label_pack), str(leaves_pack)), changes))
     return run(study, store=tmp_path_factory.mktemp("labels") / "store", executor="inline")
 
 
 def test_every_cell_is_trained_and_scored(finished):
     trials = finished.tables().trials().to_pylist()
-    assert [row["status"] for row in trials] == ["done"] * 4
+    assert [row["status"] for row in trials] == ["done"] * 2
     assert {row["metric"] for row in trials} == {"auc"}
     assert all(0 < row["test_score"] < 1 for row in trials)
     names = set(finished.tables().epochs["metric"].to_pylist())
