@@ -55,7 +55,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         StudyError: naming the file and every key that is wrong, with what is allowed; or if it holds a secret.
     """
     file = Path(path)
-    document = _read_mapping(file, "study file")
+    document = _unshared(_read_mapping(file, "study file"))
     for override in overrides:
         refuse_secrets(override, f"--set {override.partition('=')[0]}")
         _apply(document, override)
@@ -156,6 +156,13 @@ def _report(where: str, problems: list[Problem]) -> str:
     lines = "\n".join(f"  {key}: {message}" if key else f"  {message}" for key, message in problems)
     count = f"{len(problems)} error" + ("s" if len(problems) > 1 else "")
     return f"{where}: {count}\n{lines}"
+
+
+def _unshared(node: Any) -> Any:
+    """Return a copy without the sharing that YAML aliases leave: an override changes one place, not several."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
