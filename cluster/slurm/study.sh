@@ -6,7 +6,7 @@
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:USR1@600
+#SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --no-kill
 #SBATCH --partition=gpu
@@ -27,6 +27,7 @@ source /shared/raysweep/venv/bin/activate
 private=$HOME/.raysweep/job-$SLURM_JOB_ID
 mkdir -p "$private"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token RAY_USAGE_STATS_ENABLED=0
+export RAYSWEEP_GRACE_S=120 # seconds that saving may take
 unset RAY_AUTH_TOKEN RAY_ADDRESS
 python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH"
 
@@ -69,7 +70,7 @@ raysweep run "$study" --address "$head_ip:$port" &
 driver=$!
 
 again=
-stop_soon() { # SIGTERM: stages end the epoch they are in, and nothing new starts
+stop_soon() { # SIGTERM: stages save at their next optimiser step, and nothing new starts
   echo "$(date -Is) $1: saving" >&2
   kill -TERM "$driver" 2>/dev/null || true
 }

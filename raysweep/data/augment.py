@@ -81,7 +81,7 @@ def apply(
         x = _disturb(x, parameters)
     if masks is None:
         return x
-    y = resample.crop_resize_nearest(masks, parameters.boxes, size).to(device)
+    y = resample.crop_resize_nearest(masks, parameters.boxes, size).to(device, non_blocking=True)
     # float32 holds every label below 2^24 exactly
     return x, _move(y[:, None].float(), parameters, "nearest")[:, 0].long()
 
@@ -115,7 +115,7 @@ def _shapes(slices: Slices) -> Tensor:
 def _rows(selected: Tensor, x: Tensor) -> Tensor | None:
     """Return the indices of the selected samples on the device of ``x``, or None if there are none."""
     index = selected.nonzero()[:, 0]
-    return index.to(x.device) if len(index) else None
+    return index.to(x.device, non_blocking=True) if len(index) else None
 
 
 def _move(x: Tensor, p: AugmentationParameters, mode: str) -> Tensor:
@@ -123,10 +123,10 @@ def _move(x: Tensor, p: AugmentationParameters, mode: str) -> Tensor:
         if (rows := _rows(selected, x)) is not None:
             x[rows] = x[rows].flip(axis)
     if (rows := _rows(p.angle_deg != 0, x)) is not None:
-        x[rows] = resample.rotate(x[rows], p.angle_deg[p.angle_deg != 0].to(x.device), mode)
+        x[rows] = resample.rotate(x[rows], p.angle_deg[p.angle_deg != 0].to(x.device, non_blocking=True), mode)
     if (rows := _rows(p.elastic_px > 0, x)) is not None:
         field = torch.stack([_displacement(p, i, x.shape[-1]) for i in (p.elastic_px > 0).nonzero()[:, 0].tolist()])
-        x[rows] = resample.displace(x[rows], field.to(x.device), mode)
+        x[rows] = resample.displace(x[rows], field.to(x.device, non_blocking=True), mode)
     return x
 
 
@@ -140,16 +140,16 @@ def _displacement(p: AugmentationParameters, i: int, size: int) -> Tensor:
 def _change_intensities(x: Tensor, p: AugmentationParameters) -> Tensor:
     """Apply jitter, blur and solarisation to (B, C, S, S), changing ``x`` in place where it can."""
     if bool((p.brightness != 1).any()) or bool((p.contrast != 1).any()):
-        brightness, contrast = (t.to(x.device).view(-1, 1, 1, 1) for t in (p.brightness, p.contrast))
+        brightness, contrast = (t.to(x.device, non_blocking=True).view(-1, 1, 1, 1) for t in (p.brightness, p.contrast))
         # torchvision's two blends in one: with b = brightness * x, contrast * b + (1 - contrast) * mean(b).
         # The mean is over all channels, whose meaning is not known to be red, green and blue.
         mean = x.mean((1, 2, 3), keepdim=True)
         x.mul_(contrast * brightness).add_((1 - contrast) * brightness * mean)
     if (rows := _rows(p.gamma != 1, x)) is not None:
-        gamma = p.gamma[p.gamma != 1].to(x.device).view(-1, 1, 1, 1)
+        gamma = p.gamma[p.gamma != 1].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
         x[rows] = x[rows].clamp_(min=0).pow_(gamma)
     if (rows := _rows(p.blur_sigma_px > 0, x)) is not None:
-        sigma_px = p.blur_sigma_px[p.blur_sigma_px > 0].to(x.device)
+        sigma_px = p.blur_sigma_px[p.blur_sigma_px > 0].to(x.device, non_blocking=True)
         x[rows] = resample.blur(x[rows], sigma_px, p.blur_radius_px)
     if (rows := _rows(p.solarise, x)) is not None:
         chosen = x[rows]
@@ -166,11 +166,11 @@ def _disturb(x: Tensor, p: AugmentationParameters) -> Tensor:
     for i in (p.bias_strength > 0).nonzero()[:, 0].tolist():
         own = torch.Generator().manual_seed(int(p.field_seed[i]) + 1)
         coefficients = (2 * torch.rand(resample.NUM_BIAS_TERMS, generator=own) - 1) * p.bias_strength[i]
-        x[i] *= resample.bias_field(coefficients, size).to(x.device)
+        x[i] *= resample.bias_field(coefficients, size).to(x.device, non_blocking=True)
     for i in (p.noise_std > 0).nonzero()[:, 0].tolist():
         own = torch.Generator().manual_seed(int(p.noise_seed[i]))
         noise = torch.randn(x.shape[1:], generator=own).mul_(float(p.noise_std[i]))
-        x[i] += noise.to(x.device)
+        x[i] += noise.to(x.device, non_blocking=True)
     for i in (p.cutout[:, 2] > 0).nonzero()[:, 0].tolist():
         top, left, height, width = (p.cutout[i] * size).round().int().tolist()
         x[i, :, top : top + max(1, height), left : left + max(1, width)] = 0

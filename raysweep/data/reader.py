@@ -114,13 +114,16 @@ def open_reader(pack: Pack, device: torch.device, memory_bytes: int) -> SliceRea
 def resident_or_mapped(pack: Pack, device: torch.device, memory_bytes: int) -> SliceReader:
     """Do what ``open_reader`` does on a GPU, on any device."""
     limit = math.floor(memory_bytes * RESIDENT_SHARE)
-    needed = resident_bytes(pack)
-    if needed > limit:
-        return SliceReader(pack)
-    key = (pack.digest, pack.reading, str(device))
+    needed, key = resident_bytes(pack), (pack.digest, pack.reading, str(device))
+    others = sum(resident_bytes(held.pack) for name, held in _resident.items() if name != key)
+    if others + needed > limit:  # the limit may be less than that of the stage before
+        known = _resident.pop(key, None)
+        _resident.clear()
+        if needed > limit:
+            return SliceReader(pack)
+        if known is not None:
+            _resident[key] = known
     if key not in _resident:
-        if sum(resident_bytes(held.pack) for held in _resident.values()) + needed > limit:
-            _resident.clear()
         _resident[key] = ResidentReader(pack, device)
     return _resident[key]
 

@@ -41,7 +41,7 @@ def crop_resize_by_matmul(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size
     """
     if not (isinstance(slices, Tensor) and slices.device == device):
         slices, boxes = _stack_crops(slices, boxes, device)
-    y0, x0, h, w = boxes.to(device).unbind(1)
+    y0, x0, h, w = boxes.to(device, non_blocking=True).unbind(1)
     rows = _resize_operator(y0, h, slices.shape[2], size)
     columns = _resize_operator(x0, w, slices.shape[3], size)
     return rows[:, None] @ slices @ columns[:, None].transpose(2, 3)
@@ -75,7 +75,7 @@ def crop_resize_nearest(masks: Sequence[Tensor] | Tensor, boxes: Tensor, size: i
     if not isinstance(masks, Tensor):
         single = [crop_resize_nearest(mask[None], box[None], size) for mask, box in zip(masks, boxes, strict=True)]
         return torch.cat(single)
-    y0, x0, h, w = boxes.to(masks.device)[:, :, None].unbind(1)
+    y0, x0, h, w = boxes.to(masks.device, non_blocking=True)[:, :, None].unbind(1)
     grid = torch.arange(size, device=masks.device) * 2 + 1
     # Integer form of floor((i + 1/2) h / S): the pixel under the centre of output pixel i.
     rows, columns = y0 + grid * h // (2 * size), x0 + grid * w // (2 * size)

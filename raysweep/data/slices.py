@@ -79,7 +79,11 @@ def normalised(slices: Tensor, normalisation: Normalisation) -> Tensor:
 
 def _by_channel(value: float | tuple[float, ...], slices: Tensor) -> float | Tensor:
     """Return a statistic as it broadcasts over (B, C, H, W)."""
-    return value if isinstance(value, float) else torch.tensor(value, device=slices.device).view(1, -1, 1, 1)
+    return (
+        value
+        if isinstance(value, float)
+        else torch.tensor(value).to(slices.device, non_blocking=True).view(1, -1, 1, 1)
+    )
 
 
 def same_shape_batches(pack: Pack, rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

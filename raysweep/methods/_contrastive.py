@@ -52,6 +52,8 @@ def in_groups(net: Callable[[Tensor], Tensor], x: Tensor, slices_per_group: int,
     num_groups = max(1, len(x) // slices_per_group)
     if num_groups == 1:
         return net(x)
-    order = torch.randperm(len(x)).to(x.device) if shuffled else torch.arange(len(x), device=x.device)
+    order = (
+        torch.randperm(len(x)).to(x.device, non_blocking=True) if shuffled else torch.arange(len(x), device=x.device)
+    )
     parts = torch.cat([net(part) for part in x[order].chunk(num_groups)])
     return parts[order.argsort()]

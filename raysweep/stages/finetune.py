@@ -25,6 +25,7 @@ from raysweep.stages.frozen_features import (
     GPU_SHARE,
     FrozenEncoder,
     content_keys,
+    forget_all,
     is_frozen,
     leaves_whole,
 )
@@ -82,10 +83,11 @@ class FinetuneLoop(TrainingLoop):
 
     def _share_features(self) -> FrozenEncoder | None:
         """Return what finds the features of a frozen encoder that the process has computed before."""
-        encoder = self.task.encoder_module()
+        encoder, runtime = self.task.encoder_module(), self.runtime
         if self.averaged is not None or not is_frozen(encoder):
+            if runtime.device.type != "cpu":
+                forget_all()
             return None
-        runtime = self.runtime
         inputs = (runtime.precision, str(runtime.device), self.normalisation.model_dump_json(), self.pack.digest)
         limit = CPU_BYTES if runtime.device.type == "cpu" else int(GPU_SHARE * runtime.memory_bytes())
         return FrozenEncoder(encoder, inputs, limit)
@@ -158,7 +160,7 @@ class FinetuneLoop(TrainingLoop):
             if labels is None:
                 images, target = apply(slices, parameters, size, masks=masks, device=device)
             else:
-                images, target = apply(slices, parameters, size, device=device), labels.to(device)
+                images, target = apply(slices, parameters, size, device=device), labels.to(device, non_blocking=True)
             return normalised(images, self.normalisation), target
 
     def _predict(self, slices: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,38 +18,54 @@ from torch import Tensor, nn
 
 from raysweep.settings import Augmentation
 
-CPU_BYTES = 2 * 2**30
+CPU_BYTES = 2**30
 """Memory for features in a process that computes on a CPU."""
 GPU_SHARE = 0.2
 """Share of the GPU memory that a stage may hold which features may take."""
 
-Maps = tuple[Tensor | None, ...]
-"""What an encoder returns for one slice; None stands for its input, which some return first."""
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder returns for one slice."""
+
+    maps: tuple[Tensor | None, ...]
+    """None stands for the input, which some encoders return first."""
+    is_sequence: bool
+    """Whether the encoder returns several maps, or one tensor by itself."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return sum(one.nbytes for one in self.maps if one is not None)
 
 
 class FeatureCache:
     """Features by encoder and slice, up to a number of bytes; encoders used longest ago give way."""
 
     def __init__(self) -> None:
-        self._by_encoder: OrderedDict[Hashable, dict[Hashable, Maps]] = OrderedDict()
+        self._by_encoder: OrderedDict[Hashable, dict[Hashable, Features]] = OrderedDict()
         self._bytes: dict[Hashable, int] = {}
 
-    def of(self, encoder: Hashable) -> dict[Hashable, Maps]:
+    def of(self, encoder: Hashable) -> dict[Hashable, Features]:
         """Return what is known of an encoder, which becomes the one used last."""
         self._bytes.setdefault(encoder, 0)
         known = self._by_encoder.setdefault(encoder, {})
         self._by_encoder.move_to_end(encoder)
         return known
 
-    def add(self, encoder: Hashable, key: Hashable, maps: Maps, limit: int) -> None:
-        """Keep features if they fit, in place of those of other encoders if need be."""
-        needed = sum(one.nbytes for one in maps if one is not None)
-        known = self.of(encoder)
+    def make_room(self, needed: int, limit: int) -> None:
+        """Have others give way to the encoder used last, until so many bytes more stay within a limit."""
         while sum(self._bytes.values()) + needed > limit and len(self._by_encoder) > 1:
             oldest, _ = self._by_encoder.popitem(last=False)
             del self._bytes[oldest]
+
+    def add(self, encoder: Hashable, key: Hashable, features: Features, limit: int) -> None:
+        """Keep features if they fit, in place of those of other encoders if need be."""
+        needed = features.nbytes
+        known = self.of(encoder)
+        self.make_room(needed, limit)
         if sum(self._bytes.values()) + needed <= limit:
-            known[key] = maps
+            known[key] = features
             self._bytes[encoder] += needed
 
     def clear(self) -> None:
@@ -61,7 +78,7 @@ _CACHE = FeatureCache()
 
 
 def forget_all() -> None:
-    """Give up the features that this process has kept."""
+    """Give up the features that this process has kept, for a stage that has better use for the memory."""
     _CACHE.clear()
 
 
@@ -85,6 +102,8 @@ class FrozenEncoder:
         self._forward: Callable[[Tensor], Any] = encoder.forward
         self._name = (weights_digest(encoder), inputs)
         self._keys: Sequence[Hashable] | None = None
+        cache.of(self._name)
+        cache.make_room(0, limit)  # an earlier stage may have had a higher limit
         encoder.forward = self._find_or_compute
 
     @contextmanager
@@ -100,26 +119,25 @@ class FrozenEncoder:
         keys = self._keys
         if keys is None or len(keys) != len(x):
             return self._forward(x)
-        found = [self._maps(key, x[i : i + 1]) for i, key in enumerate(keys)]
+        found = [self._features(key, x[i : i + 1]) for i, key in enumerate(keys)]
         joined = [
             x if maps[0] is None else torch.cat([one for one in maps if one is not None])
-            for maps in zip(*found, strict=True)
+            for maps in zip(*(one.maps for one in found), strict=True)
         ]
-        return joined if self._is_sequence else joined[0]
+        return joined if found[0].is_sequence else joined[0]
 
-    def _maps(self, key: Hashable, x: Tensor) -> Maps:
+    def _features(self, key: Hashable, x: Tensor) -> Features:
         known = self._cache.of(self._name)
         full_key = (key, x.shape)
         if full_key in known:
             return known[full_key]
         with torch.inference_mode(False), torch.no_grad():  # what inference mode makes cannot be trained on
             output = self._forward(x)
-        self._is_sequence = not isinstance(output, Tensor)
-        maps = tuple(None if one is x else one for one in (output if self._is_sequence else [output]))
-        self._cache.add(self._name, full_key, maps, self._limit)
-        return maps
-
-    _is_sequence = True
+        is_sequence = not isinstance(output, Tensor)
+        maps = tuple(None if one is x else one for one in (output if is_sequence else [output]))
+        features = Features(maps, is_sequence)
+        self._cache.add(self._name, full_key, features, self._limit)
+        return features
 
 
 def content_keys(slices: Tensor) -> list[bytes]:

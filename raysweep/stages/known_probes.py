@@ -23,7 +23,7 @@ def measure_once(probes: Probes, encoder: Encoder, store: Store) -> dict[str, fl
     key = content_id(
         {
             "encoder": weights_digest(encoder).hex(),
-            "pack": probes.pack.digest,
+            "pack": [probes.pack.digest, probes.pack.reading],
             "image_size": probes.image_size,
             "normalisation": probes.normalisation.model_dump(mode="json"),
             "computed": [runtime["device"], runtime["precision"], runtime["threads"], torch.__version__],

@@ -19,7 +19,7 @@ from raysweep.errors import StoreError
 from raysweep.logs import STAGE, JsonLines, LogFormat
 from raysweep.planning import Stage
 from raysweep.secrecy import mask
-from raysweep.stages.progress import Progress, StageStopped
+from raysweep.stages.progress import Progress, StagePreempted, StageStopped
 from raysweep.store import Store
 
 MAX_BYTES = 256 * 2**10
@@ -111,6 +111,9 @@ def logged(
                     log.info(f"epoch {progress.epoch} of {stage.epochs}", extra={"facts": _facts(progress)})
                 epoch = progress.epoch
                 yield progress
+        except StagePreempted:
+            log.info("preempted: saved", extra={"facts": {"epoch": epoch, "seconds": time.monotonic() - begin}})
+            raise
         except (GeneratorExit, StageStopped):
             log.info("stopped", extra={"facts": {"epoch": epoch, "seconds": time.monotonic() - begin}})
             raise

@@ -47,25 +47,31 @@ class LARS(Optimizer):
         if closure is not None:
             raise ValueError("LARS takes no closure; compute the gradients before step()")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            if parameters := [parameter for parameter in group["params"] if parameter.grad is not None]:
+                self._update(parameters, group)
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        update = parameter.grad.add(parameter, alpha=group["weight_decay"])  # type: ignore[union-attr]
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update the parameters of a group together: a GPU is asked for few operations, not for some of each."""
+        gradients = [parameter.grad for parameter in parameters]
+        updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])  # type: ignore[arg-type]
         if group["adapt"]:
-            update.mul_(_local_rate(parameter, group["weight_decay"], group["trust_coefficient"]))
-        state = self.state[parameter]
-        if "velocity" not in state:
-            state["velocity"] = torch.zeros_like(parameter)
-        state["velocity"].mul_(group["momentum"]).add_(update, alpha=group["lr"])
-        parameter.sub_(state["velocity"])
+            rates = _local_rates(parameters, gradients, group["weight_decay"], group["trust_coefficient"])
+            torch._foreach_mul_(updates, rates.unbind())
+        for parameter in parameters:
+            if "velocity" not in self.state[parameter]:
+                self.state[parameter]["velocity"] = torch.zeros_like(parameter)
+        velocities = [self.state[parameter]["velocity"] for parameter in parameters]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, updates, alpha=group["lr"])
+        torch._foreach_sub_(parameters, velocities)
 
 
-def _local_rate(parameter: Tensor, weight_decay: float, trust_coefficient: float) -> Tensor:
-    """Return trust * ||w|| / (||g|| + decay * ||w||), a scalar; 1 where weights or gradient are all 0."""
-    weight = torch.linalg.vector_norm(parameter)
-    gradient = torch.linalg.vector_norm(parameter.grad)
+def _local_rates(
+    parameters: list[Tensor], gradients: Sequence[Tensor | None], weight_decay: float, trust_coefficient: float
+) -> Tensor:
+    """Return trust * ||w|| / (||g|| + decay * ||w||) of N parameters, (N,); 1 where weights or gradient are all 0."""
+    weight = torch.stack(torch._foreach_norm(parameters))
+    gradient = torch.stack(torch._foreach_norm(gradients))  # type: ignore[arg-type]
     rate = trust_coefficient * weight / (gradient + weight_decay * weight)
     return torch.where((weight > 0) & (gradient > 0), rate, torch.ones_like(rate))
 
@@ -99,7 +105,8 @@ def build_optimiser(
         case "adam":
             return torch.optim.Adam(groups, lr=settings.lr, betas=(settings.momentum, settings.beta2), fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+            momentum, nesterov = settings.momentum, settings.nesterov
+            return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=settings.lr, alpha=settings.beta2, momentum=settings.momentum)
         case "lars":

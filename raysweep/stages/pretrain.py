@@ -20,6 +20,7 @@ from raysweep.results.write import write_part
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import build_start, snapshot_facts, write_snapshot
 from raysweep.stages.flight import Flight
+from raysweep.stages.frozen_features import forget_all
 from raysweep.stages.known_probes import measure_once
 from raysweep.stages.loop import TrainingLoop
 from raysweep.stages.optimisation import build_optimiser, optimise
@@ -60,6 +61,8 @@ class PretrainLoop(TrainingLoop):
         self.optimisation = self.method_settings.optimisation
         self.optimiser = build_optimiser(self.method.trainable(), self.optimisation)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "float16")
+        if runtime.device.type != "cpu":
+            forget_all()
         self.probes = Probes(self.pack, self.image_size, self.normalisation, runtime, lambda: self.beat())
 
     def _select_rows(self) -> NDArray[np.int64]:
@@ -133,11 +136,11 @@ class PretrainLoop(TrainingLoop):
 
     def _draw_batch(self, ids: Tensor) -> Batch:
         """Draw views of slices; each rank computes those of some, with the parameters that one alone would draw."""
-        device, rows, own = self.runtime.device, self.rows[ids.numpy()], self.ranks.share(len(ids))
+        rows, own = self.rows[ids.numpy()], self.ranks.share(len(ids))
         with self.phases("data"):
             slices, shapes = self.reader.slices(rows[own]), self.reader.shapes(rows)
             masks = self.reader.masks(rows[own]) if self.target == "masks" else None
-            labels = torch.from_numpy(self.labels[rows]).to(device) if self.target == "labels" else None
+            labels = self._sent(torch.from_numpy(self.labels[rows])) if self.target == "labels" else None
         views, of_masks, where = [], [], []
         with self.phases("augmentation"):
             for view in self.method.views():
@@ -145,8 +148,13 @@ class PretrainLoop(TrainingLoop):
                 images, followed = self._augment(slices, parameters.part(own), view.size_px or self.image_size, masks)
                 views.append(normalised(self.ranks.gather(images, len(ids)), self.normalisation))
                 of_masks += [self.ranks.gather(mask, len(ids)) for mask in followed]
-                where.append(places(parameters).to(device))
-        return Batch(views, ids.to(device), self.history.step, where, self.positions[ids].to(device), labels, of_masks)
+                where.append(self._sent(places(parameters)))
+        positions = self._sent(self.positions[ids])
+        return Batch(views, self._sent(ids), self.history.step, where, positions, labels, of_masks)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """Return a small tensor on the device, without waiting for what is under way there."""
+        return x.to(self.runtime.device, non_blocking=True)
 
     def _augment(
         self, slices: Slices, parameters: AugmentationParameters, size: int, masks: Slices | None

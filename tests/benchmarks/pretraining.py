@@ -31,7 +31,8 @@ SEEDS = (0, 1)
 _BATCH, _IMAGE_PX = 16, 64
 _EPOCHS, _LONGER = 6, {"mae": 15, "simmim": 15, "i-jepa": 15}
 _PRECISIONS = {CONVOLUTIONAL: "bfloat16", "transformer": "float32"}  # whichever is faster on a CPU that has both
-_PACK = {"patients": 100, "slices": 3, "frames": 2, "size_px": [72, 88], "cine": False}
+PATIENTS = 100
+_PACK = {"slices": 3, "frames": 2, "size_px": [72, 88], "cine": False}
 _ENCODERS = {
     "convolutional": {"encoder": "test_resnet", "channels": 1},
     "transformer": {"encoder": "test_vit", "channels": 1, "options": {"patch_size": 8}},
@@ -100,7 +101,7 @@ def _cost_finding(rows: list[dict[str, Any]]) -> str:
 
 def _setup() -> dict[str, str]:
     return {
-        "data": f"synthetic-cardiac, {_PACK['patients']} patients, 3 slices, end diastole and end systole; trained on "
+        "data": f"synthetic-cardiac, {PATIENTS} patients, 3 slices, end diastole and end systole; trained on "
         "480 slices of 80 patients, probed on 60 of 10 others",
         "training": f"{_EPOCHS} epochs ({max(_LONGER.values())} where a transformer predicts hidden patches), "
         f"{_IMAGE_PX} pixels, batches of {_BATCH}; one optimiser for all (AdamW 0.002, weight decay 0.01, 1 epoch of "
@@ -142,9 +143,9 @@ def _encoder_of(name: str) -> str:
     return CONVOLUTIONAL if CONVOLUTIONAL in types else "transformer"
 
 
-def probe_before_and_after(name: str, seed: int, epochs: int, store: Store) -> Probed:
+def probe_before_and_after(name: str, seed: int, epochs: int, store: Store, patients: int = PATIENTS) -> Probed:
     """Return what a pretraining changes; it is trained unless the store has it."""
-    stage = _stage(name, seed, epochs, store)
+    stage = stage_of(name, seed, epochs, store, patients)
     if stage.id not in store.ledger():
         for _ in run_stage(stage, store, threads=1, attempt=1):
             pass
@@ -177,11 +178,12 @@ def _larger_crops(key: str, value: Any) -> Any:
     return {"augmentation": _larger_crops("augmentation", inner)} if isinstance(inner, Augmentation) else None
 
 
-def _stage(name: str, seed: int, epochs: int, store: Store) -> Stage:
+def stage_of(name: str, seed: int, epochs: int, store: Store, patients: int = PATIENTS) -> Stage:
+    """Return the pretraining of a method."""
     study = validate_study(
         {
             "study": "probes",
-            "packs": {"cardiac": {"dataset": "synthetic-cardiac", "options": _PACK}},
+            "packs": {"cardiac": {"dataset": "synthetic-cardiac", "options": {**_PACK, "patients": patients}}},
             "backbones": {"small": _ENCODERS[_encoder_of(name)]},
             "sources": {"pretrained": ["random", {"pretrain": {"pack": "cardiac"}}]},
             "pretraining": {

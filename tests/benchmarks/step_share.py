@@ -24,7 +24,7 @@ def run(quick: bool = False) -> Measurement:
     """Profile one stage of each kind with each encoder."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        pack = write_cardiac_pack(Path(folder), 20)
+        pack = write_cardiac_pack(Path(folder), 16)
         store = Store(Path(folder) / "store").prepare()
         for setup in list(_SETUPS)[: 1 if quick else None]:
             for kind, method in (("pretrain", "simclr"), ("pretrain", "byol"), ("finetune", "")):

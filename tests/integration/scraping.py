@@ -41,7 +41,8 @@ def run_and_stage(stage: Stage, store: Store, **options: Any) -> Iterator[Progre
 def scrape(port: int) -> str:
     """Return what the agent serves once every figure of ours is in it, or what it serves when time is up."""
     text, deadline = "", time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline and not all(f"ray_{metric.name}" in text for metric in METRICS):
+    wanted = [f"ray_{metric.name}" for metric in METRICS] + ["ray_node_cpu_utilization"]
+    while time.monotonic() < deadline and not all(name in text for name in wanted):
         time.sleep(1.0)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:

@@ -71,11 +71,11 @@ def _signal(given: str | None) -> Iterator[Problem]:
         yield Problem(
             "#SBATCH --signal",
             given or "",
-            "the script must be told before time is up, so that stages save: #SBATCH --signal=B:USR1@600",
+            "the script must be told before time is up, so that stages save: #SBATCH --signal=B:USR1@300",
         )
     elif int(match[2]) < rules.MIN_GRACE_S:
         yield Problem(
-            "#SBATCH --signal", str(given), f"a stage needs {rules.MIN_GRACE_S} s to save, better ten minutes"
+            "#SBATCH --signal", str(given), f"a stage needs {rules.MIN_GRACE_S} s to save, better five minutes"
         )
 
 

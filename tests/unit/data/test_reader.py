@@ -92,6 +92,9 @@ def test_a_resident_pack_makes_room_for_the_next(tmp_path):
     resident_or_mapped(first, CPU, enough)
     resident_or_mapped(second, CPU, enough)
     assert [held.pack.digest for held in reader._resident.values()] == [second.digest]
+    assert type(resident_or_mapped(first, CPU, 10)) is SliceReader
+    assert not reader._resident  # a stage with less memory needs what the one before had left there
+    resident_or_mapped(second, CPU, enough)
     twice = resident_or_mapped(first, CPU, 3 * enough)
     assert resident_or_mapped(first, CPU, 3 * enough) is twice
     assert len(reader._resident) == 2

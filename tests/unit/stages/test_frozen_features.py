@@ -70,6 +70,15 @@ def test_another_encoder_arithmetic_or_size_shares_nothing():
     run_batch(nets[3], FrozenEncoder(nets[3], "float32", 10**6, cache), torch.zeros(1, 1, 9, 9))
 
 
+def test_an_encoder_that_returns_one_tensor_still_does_when_all_is_known():
+    cache, x = FeatureCache(), torch.randn(3, 1, 8, 8)
+    nets = [nn.Conv2d(1, 2, 3).requires_grad_(False) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    outputs = [run_batch(net, FrozenEncoder(net, "", 10**6, cache), x) for net in nets]
+    assert torch.equal(outputs[0], outputs[1])
+    assert outputs[1].shape == (3, 2, 6, 6)
+
+
 def test_features_stay_within_the_limit_and_the_oldest_encoder_gives_way():
     cache, x = FeatureCache(), torch.randn(4, 1, 8, 8)
     each = Net()(x[:1])[1].nbytes

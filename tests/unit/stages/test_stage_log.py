@@ -10,7 +10,7 @@ import pytest
 
 from raysweep.logs import JsonLines, log_format
 from raysweep.stages.log import StageLog, logged, stage_context
-from raysweep.stages.progress import Progress, StageStopped
+from raysweep.stages.progress import Progress, StagePreempted, StageStopped
 from tests.fake_stages import Fake, fake_plan
 
 PASSWORD = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
@@ -27,7 +27,7 @@ def run_and_read(stage, store, run, *, cells=("a/b",), attempt=1, format_="text"
     try:
         for _ in logged(run, stage, stage_context(stage, cells, attempt), store, format_):
             pass
-    except (ValueError, StageStopped):
+    except (ValueError, StageStopped, StagePreempted):
         pass
     (path,) = store.list(f"logs/{stage.id}")
     return [json.loads(line) for line in store.read_bytes(path).decode().splitlines()]
@@ -60,12 +60,14 @@ def test_failure_is_kept_with_its_traceback_and_without_its_secret(stage, tiny_s
     assert PASSWORD not in json.dumps(last)
 
 
-def test_stage_that_is_stopped_has_not_failed(stage, tiny_store):
-    def stops():
+@pytest.mark.parametrize(("ending", "message"), [(StageStopped, "stopped"), (StagePreempted, "preempted: saved")])
+def test_stage_that_is_ended_on_purpose_has_not_failed(stage, tiny_store, ending, message):
+    def ends():
         yield Progress(1)
-        raise StageStopped
+        raise ending
 
-    assert run_and_read(stage, tiny_store, stops)[-1]["message"] == "stopped"
+    last = run_and_read(stage, tiny_store, ends)[-1]
+    assert (last["level"], last["message"]) == ("INFO", message)
 
 
 def test_stage_that_nobody_runs_to_its_end_is_published_all_the_same(stage, tiny_store):
