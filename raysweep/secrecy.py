@@ -25,8 +25,8 @@ _TOKENS = re.compile(
 )
 """Forms that providers give their secrets, by provider."""
 
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:(?P<value>[^\s/@'\"]+)@")
-"""A password in an address."""
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@'\"]{0,200}:(?P<value>[^\s/@'\"]{1,500})@")
+"""A password in an address. Lengths are bounded everywhere, so that a long line takes time in proportion."""
 
 _QUERY = re.compile(
     r"[?&](?:sig|signature|X-Amz-Signature|secret_key|access_key|session_token|sas_token|account_key)=(?P<value>[^\s&'\"]+)",
@@ -35,11 +35,11 @@ _QUERY = re.compile(
 """A secret among the parameters of an address, as signed addresses and Arrow's URIs have them."""
 
 _NAMES = re.compile(
-    r"(?P<name>[A-Za-z0-9_.-]*(?:secret|password|passwd|token|api[_-]?key|access[_-]?key|account[_-]?key|credential)"
-    r"[A-Za-z0-9_.-]*)[\"']?\s*[:=]\s*[\"']?(?P<value>[^\s\"',;{}\[\]]+)",
+    r"(?P<name>(?:secret|password|passwd|token|api[_-]?key|access[_-]?key|account[_-]?key|credential)"
+    r"[A-Za-z0-9_.-]{0,40})[\"']?\s{0,8}[:=]\s{0,8}[\"']?(?P<value>[^\s\"',;{}\[\]]+)",
     re.IGNORECASE,
 )
-"""A name that promises a secret, and what is assigned to it."""
+"""The part of a name that promises a secret, and what is assigned to it."""
 
 _LEAST_BITS = 2.8
 _SHORTEST = 16

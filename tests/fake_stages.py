@@ -62,6 +62,8 @@ class Event:
     pid: int
     time_s: float
     """Seconds since 1970."""
+    node: str = ""
+    """$FAKE_NODE where it ran."""
 
 
 def fake_plan(
@@ -127,8 +129,8 @@ def _metrics(val_score: float | None) -> dict[str, float]:
 
 
 def _work(seconds: float, beat: Beat) -> None:
-    """Sleep, with a sign of life every fifth of a second, as optimiser steps give."""
-    end = time.monotonic() + seconds
+    """Sleep, $FAKE_SLOWDOWN times as long, with a sign of life every fifth of a second, as optimiser steps give."""
+    end = time.monotonic() + seconds * float(os.environ.get("FAKE_SLOWDOWN", "1"))
     while True:
         if beat():
             raise StagePreempted
@@ -159,7 +161,7 @@ def wait_for_event(store: Store, what: str, name: str, timeout_s: float = 60) ->
 
 
 def _log(store: Store, what: str, stage: Stage, attempt: int) -> None:
-    line = json.dumps([what, stage.name, attempt, os.getpid(), time.time()]) + "\n"
+    line = json.dumps([what, stage.name, attempt, os.getpid(), time.time(), os.environ.get("FAKE_NODE", "")]) + "\n"
     with store.local_path(_LOG).open("a", encoding="utf-8") as stream:
         stream.write(line)  # one small write in append mode: lines of several processes do not mix
 

@@ -33,7 +33,8 @@ def auc_by_subject(cases: pa.Table, stages: Sequence[str]) -> Iterator[tuple[str
 
 def _of_stage(rows: pa.Table) -> dict[str, float] | None:
     probability, target, label = (_numbers(rows, name) for name in ("probability", "target", "class_index"))
-    subjects, codes = np.unique(rows["subject"].cast(pa.string()).to_numpy(zero_copy_only=False), return_inverse=True)
+    named = rows["subject"].combine_chunks().cast(pa.string()).dictionary_encode()
+    subjects, codes = named.dictionary.to_pylist(), named.indices.to_numpy(zero_copy_only=False)
     if len(subjects) < 2:
         return None
     areas, without_each = [], []
@@ -47,7 +48,7 @@ def _of_stage(rows: pa.Table) -> dict[str, float] | None:
     if not areas or not np.isfinite(without_each).all():
         return None
     values = pseudo_values(float(np.mean(areas)), np.mean(without_each, axis=0))
-    return dict(zip(subjects.tolist(), values.tolist(), strict=True))
+    return dict(zip(subjects, values.tolist(), strict=True))
 
 
 def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:

@@ -45,6 +45,9 @@ def simulate(
         float | None, typer.Option(min=0, metavar="R", help="Take nodes away R times per node and hour, and others.")
     ] = None,
     returns_after_s: Annotated[float, typer.Option(min=0, help="Seconds until a lost node is replaced.")] = 300.0,
+    notice: Annotated[
+        bool, typer.Option("--notice", help="Nodes are lost with notice: stages save, and the epoch is not lost.")
+    ] = False,
     prices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prices of a GPU-hour and a core-hour (YAML).")
     ] = None,
@@ -95,7 +98,7 @@ def simulate(
             file=nodes,
             spot=spot_rate is not None,
         )
-        spot = Spot(spot_rate or 0.0, returns_after_s)
+        spot = Spot(spot_rate or 0.0, returns_after_s, notice)
         return forecast(changed, ledger, slowed, clusters, prices=priced, spot=spot, seed=seed, draws=draws)
 
     if shares is None:

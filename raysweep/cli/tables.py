@@ -79,7 +79,7 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.", show_defa
     if what is Listed.methods:
         show(methods_table())
         return
-    if what in (Listed.datasets, Listed.tasks, Listed.tuning):
+    if what in (Listed.datasets, Listed.tasks, Listed.tuning, Listed.protocols):
         rows = registry.describe(what.value)
     elif what is Listed.sources:
         rows = {

@@ -63,7 +63,8 @@ def _read(path: Path) -> dict[str, Schema]:
     import yaml
 
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # definitions have a megabyte
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), loader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"{path}: cannot be read as YAML: {error}") from error
     found = {}

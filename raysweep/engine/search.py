@@ -7,8 +7,7 @@ snapshot it starts from exists and a node has room for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -19,13 +18,12 @@ from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import Assignment, Dispatcher
 from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
+from raysweep.engine.running import RunningStage, Suspect
 from raysweep.engine.trial import Report, StageTrial, failure_behind, may_be_a_lost_node, placement, report_in
 from raysweep.errors import StoreError
 from raysweep.logs import log_format
-from raysweep.planning import Stage
 from raysweep.planning.model import stage_to_json
 from raysweep.stages.failure import Failure
-from raysweep.stages.progress import Progress
 
 _REPORTS_PER_S = 16
 """A report costs the driver some milliseconds: with more workers each reports more seldom."""
@@ -36,40 +34,6 @@ _SILENT_MARGIN_S = 30.0
 """How much later than a worker should have noticed itself the driver gives up on it."""
 _NODE_DEATH_NOTICE_S = 60.0
 """Within this time a cluster notices that a node is gone; meanwhile nothing is placed where it was."""
-
-
-@dataclass
-class _Running:
-    """A stage that is with Tune."""
-
-    assignment: Assignment
-    trial: StageTrial
-    report_every_s: float
-    last_report: float | None = None
-    """None before its worker has started."""
-    presumed: Failure | None = None
-    is_preempted: bool = False
-    pruned_at: Progress | None = None
-
-    @property
-    def stage(self) -> Stage:
-        return self.assignment.stage
-
-    @property
-    def request(self) -> Mapping[str, float]:
-        return self.assignment.request
-
-    @property
-    def gpu_share(self) -> float:
-        return self.request.get("GPU", 0.0)
-
-
-@dataclass(frozen=True)
-class _Suspect:
-    """An attempt that ended with an error that may mean a lost node."""
-
-    running: _Running
-    decide_at: float
 
 
 class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
@@ -88,8 +52,8 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         )
         self._admission = self._dispatcher.admission
         self._spec: dict[str, Any] = {}
-        self._running: dict[str, _Running] = {}
-        self._suspects: list[_Suspect] = []
+        self._running: dict[str, RunningStage] = {}
+        self._suspects: list[Suspect] = []
         self._ended: list[StageTrial] = []
         self._halting: list[ray.ObjectRef] = []
         self._num_trials = 0
@@ -150,7 +114,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         report = report_in(result or {})
         self._take_report(running, report)
         if error:
-            self._suspects.append(_Suspect(running, time.monotonic() + _NODE_DEATH_NOTICE_S))
+            self._suspects.append(Suspect(running, time.monotonic() + _NODE_DEATH_NOTICE_S))
             self._decide_suspects()
             return
         self._dispatcher.ended(running.assignment, leaves_worker=True)
@@ -225,7 +189,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
         """
         raise StoreError(f"{dirpath}: a raysweep study is resumed by `raysweep run`, not by Tuner.restore")
 
-    def _take_report(self, running: _Running, report: Report) -> None:
+    def _take_report(self, running: RunningStage, report: Report) -> None:
         running.last_report = time.monotonic()
         if report.node is not None:
             self._admission.move(running.stage.id, report.node)
@@ -254,7 +218,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
                 self._launch.failed(running.stage, failure, running.gpu_share)
         self._suspects = waiting
 
-    def _preempt_if_due(self, running: _Running) -> None:
+    def _preempt_if_due(self, running: RunningStage) -> None:
         """Tell a worker to save and end, once, if its node is about to go away, or the driver itself."""
         actor = running.trial.temporary_state.ray_actor
         if running.is_preempted or running.last_report is None or actor is None:
@@ -263,7 +227,7 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             running.is_preempted = True
             actor.preempt.remote()
 
-    def _end_if_silent(self, running: _Running) -> None:
+    def _end_if_silent(self, running: RunningStage) -> None:
         """End a worker that reports no more although it would if its stage alone hung: it is stopped or unreachable."""
         limit_s = self._launch.hung_after_s
         if limit_s is None or running.last_report is None or running.presumed is not None:
@@ -311,5 +275,5 @@ class QueueAlgorithm(SearchAlgorithm):  # type: ignore[misc]
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             max_failures=0,
         )
-        self._running[trial.trial_id] = _Running(assignment, trial, report_every_s)
+        self._running[trial.trial_id] = RunningStage(assignment, trial, report_every_s)
         return trial

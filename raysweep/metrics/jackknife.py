@@ -66,8 +66,11 @@ def _wins(probability: Array, positive: npt.NDArray[np.bool_]) -> Array:
 def _own_pairs(probability: Array, positive: npt.NDArray[np.bool_], subject: Codes, num_subjects: int) -> Array:
     """Return the pairs won within each subject, which summing over its positive and negative cases counts twice."""
     own = np.zeros(num_subjects)
-    mixed = np.intersect1d(subject[positive], subject[~positive])
+    numbers = [np.bincount(subject[kind], minlength=num_subjects) for kind in (positive, ~positive)]
+    mixed = np.flatnonzero((numbers[0] > 0) & (numbers[1] > 0))
+    order = np.argsort(subject, kind="stable")
+    ends = np.cumsum(numbers[0] + numbers[1])
     for code in mixed.tolist():
-        mine = subject == code
+        mine = order[ends[code] - numbers[0][code] - numbers[1][code] : ends[code]]
         own[code] = _wins(probability[mine], positive[mine])[positive[mine]].sum()
     return own

@@ -60,6 +60,6 @@ def lower_bound(left: Plan, stage_s: Callable[[Stage], float], requests: Request
         name: sum(kind.count * kind.speed * kind.resources().get(name, 0.0) for kind in cluster.kinds) for name in work
     }
     times = {name: work[name] / capacity[name] for name in work if capacity[name] > 0}
-    scarcest = max(times, key=lambda name: times[name], default="CPU")
+    scarcest = max(times, key=lambda name: (times[name], name == "GPU"), default="CPU")
     paths = longest_paths(left, stage_s)
     return Bound(max(paths.values(), default=0.0) / fastest, times.get(scarcest, 0.0), scarcest)

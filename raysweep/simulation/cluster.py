@@ -81,13 +81,15 @@ class Prices(Settings):
 class Spot:
     """How spot nodes are taken away: each after an exponentially distributed time, another one coming some time later.
 
-    What is lost is the epoch in flight: stages save after each.
+    What is lost is the epoch in flight, for stages save after each; nothing is, where nodes give notice.
     """
 
     losses_per_node_h: float = 0.0
     """Mean number of losses of one node in an hour."""
     returns_after_s: float = 300.0
     """Seconds until another node takes the place of a lost one."""
+    gives_notice: bool = False
+    """Whether workers hear of it early enough to save at their next optimiser step."""
 
 
 STAYING = Spot()

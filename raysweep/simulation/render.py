@@ -130,9 +130,10 @@ def _notes(found: Forecast) -> Iterator[str]:
     if found.num_draws > 1:
         yield f"medians of {found.num_draws} draws; in brackets the 5th to 95th percentile"
     if any(kind.spot for size in found.sizes for kind in size.cluster.kinds) and found.spot.losses_per_node_h:
+        lost = "stages save in time" if found.spot.gives_notice else "the epoch in flight is lost"
         yield (
             f"spot nodes: {found.spot.losses_per_node_h:g} losses per node and hour, another node after "
-            f"{found.spot.returns_after_s:g} s; the epoch in flight is lost"
+            f"{found.spot.returns_after_s:g} s; {lost}"
         )
     if found.contention is not None:
         yield (

@@ -32,7 +32,8 @@ class Attempt:
 
     stage: Stage
     assignment: Assignment
-    from_epoch: int
+    from_epoch: float
+    """What earlier attempts have saved; a part of an epoch where they had notice."""
     handed_s: float
     trains_from_s: float
     epoch_s: float
@@ -48,11 +49,12 @@ class Attempt:
         """Return when an epoch ends."""
         return self.trains_from_s + (epoch - self.from_epoch) * self.epoch_s
 
-    def saved_at(self, now_s: float) -> int:
-        """Return the last epoch that has ended."""
+    def saved_at(self, now_s: float, *, had_notice: bool = False) -> float:
+        """Return the last epoch that has ended, or, if it had notice, the part of one that it is in as well."""
         if now_s < self.trains_from_s or self.epoch_s <= 0:
             return self.from_epoch
-        return min(self.stage.epochs, self.from_epoch + math.floor((now_s - self.trains_from_s) / self.epoch_s))
+        reached = self.from_epoch + (now_s - self.trains_from_s) / self.epoch_s
+        return min(float(self.stage.epochs), reached if had_notice else max(self.from_epoch, math.floor(reached)))
 
 
 @dataclass
@@ -124,7 +126,7 @@ class SimulatedLaunch:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._running: dict[str, Attempt] = {}
-        self._saved: dict[str, int] = {}
+        self._saved: dict[str, float] = {}
         self._lost_by: Counter[str] = Counter()
         self._idle: Counter[tuple[str, object]] = Counter()
         self._num_starting = 0
@@ -227,8 +229,9 @@ class SimulatedLaunch:
         for attempt in [a for a in self._running.values() if a.assignment.node == node]:
             del self._running[attempt.stage.id]
             attempt.lost_s = self._now
-            self._count_training(attempt, attempt.saved_at(self._now))
-            self._saved[attempt.stage.id] = attempt.saved_at(self._now)
+            saved = attempt.saved_at(self._now, had_notice=self._spot.gives_notice)
+            self._count_training(attempt, saved)
+            self._saved[attempt.stage.id] = saved
             self._check_progress(attempt)
             self._at(self._now + self._overheads.loss_noticed_s, lambda lost=attempt: self._noticed(lost))  # type: ignore[misc]
         name = f"{node.partition('+')[0]}+{self.trace.num_losses}"
@@ -247,7 +250,7 @@ class SimulatedLaunch:
     def _count_time(self, node: str, until_s: float) -> None:
         self.trace.node_s[int(node.partition("-")[0])] += max(0.0, until_s - self._came_s[node])
 
-    def _count_training(self, attempt: Attempt, until_epoch: int) -> None:
+    def _count_training(self, attempt: Attempt, until_epoch: float) -> None:
         kept_s = (until_epoch - attempt.from_epoch) * attempt.epoch_s
         lost_s = max(0.0, self._now - attempt.trains_from_s) - kept_s if until_epoch < attempt.stage.epochs else 0.0
         for name, amount in attempt.assignment.request.items():

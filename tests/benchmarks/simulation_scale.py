@@ -46,7 +46,7 @@ def run(quick: bool = False) -> Measurement:
         f"{allowed:.2f}.",
         {
             "grid": "2 methods x 5 lengths x 10 annotation counts x seeds, one pretraining a method; nodes of 8 GPUs",
-            "rates": "assumed: 717 s a pretraining's 400 epochs, 202 s a fine-tuning",
+            "rates": "those that `raysweep plan` assumes where nothing was measured",
             "clock": "CPU seconds of a fresh process for each row, planning left out",
             "decision": "one call of the dispatcher: the next stage and its node, or that none can run now",
         },

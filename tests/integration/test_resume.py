@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -180,3 +181,19 @@ def test_lost_node_and_one_that_joins_late_give_the_same_bits(
     opened = open_store(store)
     assert facts(opened) == facts(open_store(undisturbed))
     assert [(failure.kind, failure.counted) for failure in opened.failures()] == [("node", False)]
+
+
+@pytest.mark.heavy
+def test_two_hosts_with_nothing_but_s3_in_common_give_the_same_bits(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    if os.getuid() or subprocess.run(["unshare", "--net", "--mount", "true"], check=False).returncode:
+        pytest.skip("network namespaces need root")
+    command = [sys.executable, "-m", "tests.integration.separate_hosts", str(study_file), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    logs = "\n".join(path.read_text() for path in tmp_path.glob("*/log.txt"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    digest, hosts = (tmp_path / "facts.txt").read_text().splitlines()
+    assert digest == hashlib.sha256(repr(facts(open_store(undisturbed))).encode()).hexdigest()
+    assert hosts == "['worker']"
+    assert [len(list((tmp_path / host / "cache").glob("*.h5"))) for host in ("head", "worker")] == [1, 1]

@@ -12,6 +12,7 @@ import pytest
 from raysweep.engine import trainable as module
 from raysweep.engine.trainable import REPORT, StagePreemptedError, StageTrainable
 from raysweep.planning.model import stage_to_json
+from raysweep.stages.log import stage_context
 from tests.fake_stages import RUNNER, Fake, events, fake_plan, wait_for_event
 
 
@@ -33,6 +34,8 @@ def worker(tiny_store, monkeypatch):
         "hung_after_s": None,
         "report_every_s": 30.0,
         "runner": RUNNER,
+        "log_context": stage_context(stage, (), 1),
+        "log_format": "text",
     }
     worker = StageTrainable.__new__(StageTrainable)  # without Tune's folders
     worker.setup(config)

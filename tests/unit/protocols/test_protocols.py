@@ -51,6 +51,15 @@ def test_both_papers_have_protocols():
     assert PAPERS == ["kalapos2022", "taher2021"]
 
 
+def test_protocols_are_listed():
+    from typer.testing import CliRunner
+
+    from raysweep.cli import app
+
+    printed = CliRunner().invoke(app, ["list", "protocols"]).output
+    assert all(paper in printed for paper in PAPERS)
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_paper_exact_sets_every_switch_and_says_so(paper):
     exact = study({"protocol": "paper-exact", "paper": paper})

@@ -107,6 +107,24 @@ class Losses:
         return self.after_s.pop(0) if self.after_s else 1e12
 
 
+def test_a_stage_that_had_notice_loses_nothing_but_the_time_without_a_node():
+    plan = fake_plan([Fake("a", epochs=6), Fake("b", parent=("a", 3), epochs=1)])
+    durations = Durations(ONE_SECOND, CERTAIN, "0")
+    spot = Spot(1.0, returns_after_s=10, gives_notice=True)
+    launch = SimulatedLaunch(
+        plan, {}, ONE_SECOND, cores(2, spot=True), durations, overheads=NO_OVERHEADS, spot=spot, keep_attempts=True
+    )
+    launch._rng = Losses(2.5)
+    trace = launch.run()
+    assert [(a.stage.name, a.from_epoch, a.trains_from_s) for a in trace.attempts] == [
+        ("a", 0, 0),
+        ("a", 2.5, 12.5),
+        ("b", 0, 13),
+    ]
+    assert trace.makespan_s == 12.5 + 3.5
+    assert trace.lost_s["CPU"] == 0
+
+
 def test_a_lost_node_costs_the_epoch_in_flight_and_the_time_until_another_node_comes():
     plan = fake_plan([Fake("a", epochs=6)])
     cluster = cores(1, spot=True)
