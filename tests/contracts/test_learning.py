@@ -30,7 +30,7 @@ def test_seconds_of_training_raise_what_neighbours_know_of_held_out_patients(nam
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
 def test_short_training_raises_what_features_know_of_held_out_patients(name, store):
-    """Nearest neighbours by half a hundredth of Dice, while a linear probe still finds what it found in random features.
+    """Nearest neighbours by 0.005 of Dice, while a linear probe still finds what it found in random features.
 
     Of a convolutional network a linear probe of all maps does not judge so short a training: random maps do well in it,
     and gains lie around 0 (see the table of the benchmark).
