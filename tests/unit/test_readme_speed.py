@@ -18,7 +18,6 @@ SHOWN = (
     "finetuning_speed",
     "step_share",
     "grid_throughput",
-    "first_step",
     "evaluation",
     "frozen_features",
     "fused_trials",
