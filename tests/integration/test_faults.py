@@ -117,7 +117,6 @@ def test_first_interrupt_ends_running_stages_after_their_epoch_and_starts_nothin
     assert {record.status for record in store.ledger().values()} <= {"done"}
 
 
-@pytest.mark.heavy
 def test_worker_that_gets_sigterm_saves_at_once_and_costs_no_attempt(store):
     def terminate() -> None:
         os.kill(wait_for_event(store, "snapshot", "victim").pid, signal.SIGTERM)
@@ -139,7 +138,6 @@ def test_worker_that_gets_sigterm_saves_at_once_and_costs_no_attempt(store):
     assert [(failure.kind, failure.counted) for failure in store.failures()] == [("preempted", False)]
 
 
-@pytest.mark.heavy
 def test_driver_that_gets_sigterm_has_its_stages_save_at_their_next_step(store):
     def terminate() -> None:
         wait_for_event(store, "snapshot", "long")
