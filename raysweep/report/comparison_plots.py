@@ -21,8 +21,8 @@ def heat_panels(findings: Findings) -> list[Panel]:
     for setting in findings.settings:
         rows = [row for row in longest(findings.scores) if Setting.of(row) == setting]
         if any(row["mean"] is not None for row in rows) and len(findings.annotations(setting)) > 1:
-            what = findings.unit(setting)
-            text = f"Map of mean test {findings.metric}: one row per arm, one column per number of annotated {what}s"
+            metric, what = findings.metric_of(setting), findings.unit(setting)
+            text = f"Map of mean test {metric}: one row per arm, one column per number of annotated {what}s"
             panels.append(Panel(findings.setting_name(setting), _heat(rows, what), text))
     return panels
 
@@ -125,12 +125,18 @@ def efficiency_panels(findings: Findings, marks: Marks) -> list[Panel]:
             hours = [row["hours"] for row in rows]
             if len(rows) > 1 and max(hours) > 1.01 * min(hours):  # else a plot of prices says nothing
                 front = ", ".join(row["arm"] for row in sorted(rows, key=lambda r: r["hours"]) if row["on_front"])
-                text = f"Mean test {findings.metric} against hours of one cell; the Pareto front: {front}"
-                panels.append(Panel(count_heading(findings, setting, count), _efficiency(findings, rows, marks), text))
+                text = f"Mean test {findings.metric_of(setting)} against hours of one cell; the Pareto front: {front}"
+                panels.append(
+                    Panel(
+                        count_heading(findings, setting, count),
+                        _efficiency(findings.metric_of(setting), rows, marks),
+                        text,
+                    )
+                )
     return panels
 
 
-def _efficiency(findings: Findings, rows: list[Row], marks: Marks) -> dict[str, Any]:
+def _efficiency(metric: str, rows: list[Row], marks: Marks) -> dict[str, Any]:
     minutes = max(row["hours"] for row in rows) < 2
     unit, factor = ("Minutes", 60.0) if minutes else ("Hours", 1.0)
     values = [
@@ -143,7 +149,7 @@ def _efficiency(findings: Findings, rows: list[Row], marks: Marks) -> dict[str, 
         x=alt.X("time:Q", title=f"{unit} for one cell, its pretraining included", axis=alt.Axis(grid=False),
                 scale=alt.Scale(type="log", nice=False, padding=16) if spread > 20
                 else alt.Scale(zero=False, nice=False, padding=16)),
-        y=alt.Y("mean:Q", title=f"Test {findings.metric}", scale=alt.Scale(zero=False, nice=True, padding=12)),
+        y=alt.Y("mean:Q", title=f"Test {metric}", scale=alt.Scale(zero=False, nice=True, padding=12)),
         tooltip=["arm:N", alt.Tooltip("mean:Q", format=".3f"), alt.Tooltip("time:Q", format=".3g")],
     )  # fmt: skip
     front = base.transform_filter("datum.front").mark_line(

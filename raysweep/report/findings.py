@@ -75,14 +75,20 @@ class Findings:
         """Sources with their methods, in the study's order: what a colour stands for."""
         return list(dict.fromkeys(Arm.of(row).series for row in self.scores))
 
+    @cached_property
+    def _metrics(self) -> dict[Setting, str]:
+        said: dict[Setting, str] = {Setting.of(row): row["metric"] for row in self.scores if row["metric"]}
+        return {setting: _METRICS.get(name, name.replace("_", " ")) for setting, name in said.items()}
+
     @property
     def metric(self) -> str:
-        """Name of the score as people write it."""
-        names: set[str] = {row["metric"] for row in self.scores if row["metric"]}
-        if len(names) != 1:
-            return "score"
-        (name,) = names
-        return _METRICS.get(name, name.replace("_", " "))
+        """Name of the score as people write it; ``score`` where the tasks of a study have several."""
+        names = set(self._metrics.values())
+        return names.pop() if len(names) == 1 else "score"
+
+    def metric_of(self, setting: Setting) -> str:
+        """Return the name of a setting's score."""
+        return self._metrics.get(setting, self.metric)
 
     @property
     def any_comparison(self) -> bool:

@@ -104,9 +104,10 @@ def _scores(findings: Findings, setting: Setting, entries: Mapping[Any, ArmScore
             row = next((r for r in at(findings.scores, setting, count) if r["arm"] == arm), None)
             cells.append("" if row is None else _score(row, entries[(setting, count, arm)], best[count]))
         rows.append((arm, *cells))
+    metric = findings.metric_of(setting)
     caption = (
-        f"{_title(findings, setting)}Test {findings.metric}: mean over test subjects, ± standard deviation over seeds; "
-        "the highest mean of a column in bold. "
+        f"{_title(findings, setting)}Test {metric}: mean over test subjects, ± standard deviation over "
+        "seeds; the highest mean of a column in bold. "
         f"By number of annotated {findings.unit(setting)}s."
     )
     return PaperTable(name, caption, ("Arm", *map(str, counts)), tuple(rows))
@@ -129,9 +130,10 @@ def _differences(findings: Findings, setting: Setting, name: str) -> PaperTable:
             other = row["other"] if sign < 0 else row["arm"]
             if findings.reference in (row["arm"], row["other"]):
                 rows.append((other, str(row["annotations"]), _signed(row, sign), _p(row["p_holm"]), _verdict(row)))
+    metric = findings.metric_of(setting)
     caption = (
-        f"{_title(findings, setting)}Difference in test {findings.metric} to {findings.reference}, paired by seed and "
-        "test subject, with 95 % bootstrap intervals; permutation test, Holm-corrected."
+        f"{_title(findings, setting)}Difference in test {metric} to {findings.reference}, paired by "
+        "seed and test subject, with 95 % bootstrap intervals; permutation test, Holm-corrected."
     )
     return PaperTable(name, caption, ("Arm", "Annotations", "Difference", "p", "Verdict"), tuple(rows))
 

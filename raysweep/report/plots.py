@@ -69,21 +69,21 @@ def score_panels(findings: Findings, marks: Marks) -> list[Panel]:
         if any(row["mean"] is not None for row in rows):
             counts = findings.annotations(setting)
             if len(counts) == 1:
-                spec = _intervals(_points(rows), findings, marks)
-                alt_text = f"Mean test {findings.metric} with its interval, one row per source"
+                spec = _intervals(_points(rows), findings.metric_of(setting), marks)
+                alt_text = f"Mean test {findings.metric_of(setting)} with its interval, one row per source"
                 panels.append(Panel(count_heading(findings, setting, counts[0]), spec, alt_text))
                 continue
             x = _log_x("annotations", counts, f"Annotated {findings.unit(setting)}s")
-            spec = _banded(_points(rows), x, _score_y(findings, "Test"), marks, height=340)
+            spec = _banded(_points(rows), x, _score_y(f"Test {findings.metric_of(setting)}"), marks, height=340)
             alt_text = (
-                f"Mean test {findings.metric} by number of annotated {findings.unit(setting)}s, "
+                f"Mean test {findings.metric_of(setting)} by number of annotated {findings.unit(setting)}s, "
                 f"{counts[0]} to {counts[-1]}, one line per source"
             )
             panels.append(Panel(findings.setting_name(setting), spec, alt_text))
     return panels
 
 
-def _intervals(points: list[Row], findings: Findings, marks: Marks) -> Spec:
+def _intervals(points: list[Row], metric: str, marks: Marks) -> Spec:
     """Return means with their intervals, the best first: what is left of a curve with one annotation count."""
     ordered = [point["arm"] for point in sorted(points, key=lambda point: -point["mean"])]
     base = alt.Chart(alt.InlineData(values=points)).encode(
@@ -92,7 +92,7 @@ def _intervals(points: list[Row], findings: Findings, marks: Marks) -> Spec:
         tooltip=["arm:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high"))],
     )
     scale = alt.Scale(zero=False, nice=True)
-    x = alt.X("mean:Q", title=f"Test {findings.metric}", scale=scale, axis=alt.Axis(grid=False))
+    x = alt.X("mean:Q", title=f"Test {metric}", scale=scale, axis=alt.Axis(grid=False))
     layers = alt.layer(
         base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=marks.encode_shape()),
@@ -116,7 +116,7 @@ def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
                 continue
             epochs = sorted({row["pretrain_epochs"] for row in rows})
             x = _log_x("pretrain_epochs", epochs, "Pretraining epochs")
-            layers = _layers(_points(rows), x, _score_y(findings, "Test"), marks)
+            layers = _layers(_points(rows), x, _score_y(f"Test {findings.metric_of(setting)}"), marks)
             without = [
                 row
                 for row in at(findings.scores, setting, count)
@@ -125,7 +125,8 @@ def length_panels(findings: Findings, marks: Marks) -> list[Panel]:
             if without:
                 layers.insert(0, _reference_lines(_points(without), marks))
             spec = finish(alt.layer(*layers), height=230)
-            alt_text = f"Mean test {findings.metric} by pretraining epochs with {findings.annotated(setting, count)}"
+            annotated = findings.annotated(setting, count)
+            alt_text = f"Mean test {findings.metric_of(setting)} by pretraining epochs with {annotated}"
             panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
@@ -142,9 +143,13 @@ def curve_panels(findings: Findings, tables: StudyTables, marks: Marks) -> list[
                 epochs = sorted({row["epoch"] for row in own})
                 ticks = {"values": epochs} if len(epochs) <= _MAX_TICKS else {"tickMinStep": 1}
                 x = alt.X("epoch:Q", title="Fine-tuning epoch", axis=alt.Axis(grid=False, format="d", **ticks))
-                y = _score_y(findings, "Validation", rows)
+                y = _score_y(
+                    f"Validation {findings.metric_of(setting)}", [row for row in rows if Setting.of(row) == setting]
+                )
                 spec = _banded(_points(own), x, y, marks, height=230, points_drawn=False)
-                alt_text = f"Validation {findings.metric} by epoch with {findings.annotated(setting, count)}"
+                alt_text = (
+                    f"Validation {findings.metric_of(setting)} by epoch with {findings.annotated(setting, count)}"
+                )
                 panels.append(Panel(count_heading(findings, setting, count), spec, alt_text))
     return panels
 
@@ -233,13 +238,13 @@ def _log_x(field: str, values: Sequence[int], title: str) -> alt.X:
     return alt.X(f"{field}:Q", scale=scale, axis=axis, title=title)
 
 
-def _score_y(findings: Findings, split: str, shared: Sequence[Row] = ()) -> alt.Y:
-    """Return the score axis; ``shared`` are the rows of all panels that must have the same scale."""
+def _score_y(title: str, shared: Sequence[Row] = ()) -> alt.Y:
+    """Return the score axis; ``shared`` are the rows of the panels that must have the same scale."""
     scale = alt.Scale(zero=False, nice=True)
     if shared:
         domain = [min(row["low"] for row in shared), max(row["high"] for row in shared)]
         scale = alt.Scale(domain=domain, zero=False, nice=True)
-    return alt.Y("mean:Q", title=f"{split} {findings.metric}", scale=scale)
+    return alt.Y("mean:Q", title=title, scale=scale)
 
 
 def finish(chart: alt.Chart | alt.LayerChart, *, height: int) -> Spec:

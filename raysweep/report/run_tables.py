@@ -31,10 +31,11 @@ def run_tables(findings: Findings) -> list[PaperTable]:
             cells = [_cell(runs.get((arm, count)), _baseline(findings, runs, arm, count)) for count in counts]
             rows.append((arm, *cells))
         name = findings.setting_name(setting)
+        metric = findings.metric_of(setting)
         caption = (
-            f"{name + ': ' if name else ''}Test {findings.metric} in per cent: mean ± standard deviation of runs (ddof "
-            f"0), and independent t-tests against {findings.reference} (n.s., * p < .05, ** p < .01, *** p < .001), "
-            "not corrected."
+            f"{name + ': ' if name else ''}Test {metric} in per cent: mean ± standard deviation of "
+            f"runs (ddof 0), and independent t-tests against {findings.reference} (n.s., * p < .05, ** p < .01, "
+            "*** p < .001), not corrected."
         )
         slug = "".join(character if character.isalnum() else "-" for character in name.lower()).strip("-")
         tables.append(PaperTable(f"runs{'-' if slug else ''}{slug}", caption, ("Arm", *map(str, counts)), tuple(rows)))

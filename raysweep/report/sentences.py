@@ -10,7 +10,7 @@ from raysweep.analysis import Arm, Setting
 from raysweep.report.findings import Best, Findings, Row, at, longest
 from raysweep.report.open_questions import more_seeds, undecided, unfinished
 from raysweep.report.published import Topic
-from raysweep.report.words import duration, listed, names, prefix
+from raysweep.report.words import duration, listed, names, number, prefix
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def _best_arms(findings: Findings, best: list[Best]) -> list[str]:
             interval = f" (95 % interval {row['low']:.3f} to {row['high']:.3f})" if known else ""
             sentences.append(
                 f"{prefix(findings, setting)}With {findings.annotated(setting, entry.annotations)}, "
-                f"{row['arm']} scores highest: {findings.metric} {row['mean']:.3f}{interval}. {_standing(entry)}"
+                f"{row['arm']} scores highest: {findings.metric_of(setting)} {row['mean']:.3f}{interval}. "
+                f"{_standing(entry)}"
             )
     return sentences
 
@@ -168,7 +169,7 @@ def _convergence(findings: Findings) -> list[str]:
         sooner = _sooner(findings, setting, count, first["arm"])
         text = (
             f"With {findings.annotated(setting, count)}, {first['arm']} is the first to reach 95 % of the best final "
-            f"validation score, after {first['median_epoch']:g} epochs (median over seeds)"
+            f"validation score, after {number(first['median_epoch'], 'epoch')} (median over seeds)"
         )
         never = [row["arm"] for row in rows if row["median_epoch"] is None]
         if never:

@@ -40,9 +40,9 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
-def number(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 seed``, ``3 seeds``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def number(count: float, noun: str) -> str:
+    """Return a count with its noun: ``1 seed``, ``3 seeds``, ``2.5 epochs``."""
+    return f"{count:g} {noun}{'' if count == 1 else 's'}"
 
 
 def prefix(findings: Findings, setting: Setting) -> str:

@@ -264,6 +264,16 @@ def test_counts_are_of_what_the_study_counts(unit, said, tables):
     assert not any(other in text for other in others)
 
 
+def test_tasks_with_scores_of_their_own_are_each_called_by_its_name():
+    tables = several_tasks(2, annotations=(8, 30), seeds=(0, 1), epochs=2)
+    aucs = {cell["stage"] for cell in tables.cells.to_pylist() if cell["task"] == "task2"}
+    stages = [row | ({"metric": "auc"} if row["stage"] in aucs else {}) for row in tables.stages.to_pylist()]
+    mixed = StudyTables("s", tables.cells, to_table("stages", stages), tables.epochs, tables.cases)
+    text = parse(page_of(mixed)).visible_text
+    assert re.search(r"task1: With 8 annotated slices, [^:]+ scores highest: Dice", text)
+    assert re.search(r"task2: With 8 annotated slices, [^:]+ scores highest: AUC", text)
+
+
 def test_equal_results_give_an_equal_page(tables, page):
     again = StudyTables(tables.study, tables.cells, tables.stages, tables.epochs, tables.cases)
     assert page_of(again) == page
