@@ -1,14 +1,16 @@
 """Runs fake stages on several Ray nodes of this machine: unlike, late, drained, slow, full, or without their head.
 
 Usage: python -m tests.integration.many_nodes STORE unlike|full|head_dies|plain
+
+The driver is a process of its own, as it is on a cluster: this one holds the nodes, and changes them meanwhile.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +52,7 @@ def unlike(cluster: Cluster, store: Store) -> None:
         assert accepted, why
         _add(cluster, "late", num_gpus=1)
 
-    _run(cluster, store, unlike_plan(), change)
+    _run(cluster, store, "unlike_plan", change)
 
 
 def full(cluster: Cluster, store: Store) -> None:
@@ -60,30 +62,30 @@ def full(cluster: Cluster, store: Store) -> None:
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     held = [_fill.options(resources={name: 1}).remote() for name in ("first", "second")]
     ray.get(held)
-    _run(cluster, store, plain_plan(), lambda: None)
+    _run(cluster, store, "plain_plan", lambda: None)
 
 
 def plain(cluster: Cluster, store: Store) -> None:
     """Run on one node."""
     _add(cluster, "only", num_cpus=2)
-    _run(cluster, store, plain_plan(), lambda: None)
+    _run(cluster, store, "plain_plan", lambda: None)
 
 
 def head_dies(cluster: Cluster, store: Store) -> None:
-    """Kill the head's control service when a snapshot is there: Ray ends this process, the driver, with it."""
+    """Kill the head's control service when a snapshot is there: Ray ends the driver with it."""
     _add(cluster, "only", num_cpus=2)
 
     def kill() -> None:
         _wait_until(lambda: any(event.what == "snapshot" for event in events(store)))
         os.kill(cluster.head_node.all_processes["gcs_server"][0].process.pid, signal.SIGKILL)
 
-    _run(cluster, store, plain_plan(), kill)
+    _run(cluster, store, "plain_plan", kill)
 
 
 def plain_plan() -> Plan:
     """Return stages for any node."""
     fakes = [
-        Fake("pretrain", kind="pretrain", epochs=6, epoch_s=0.5),
+        Fake("pretrain", kind="pretrain", epochs=60, epoch_s=0.5),
         Fake("child", ("pretrain", 1), 2),
         Fake("single"),
     ]
@@ -96,11 +98,23 @@ def _fill() -> Any:
     return [ray.put(np.zeros(10**7, dtype=np.uint8)) for _ in range(9)]
 
 
-def _run(cluster: Cluster, store: Store, plan: Plan, meanwhile: Callable[[], None]) -> None:
-    thread = threading.Thread(target=meanwhile)
-    thread.start()
-    outcome = TuneExecutor(cluster.address, RUNNER).run(Launch(plan, store))
-    thread.join()
+def _run(cluster: Cluster, store: Store, plan: str, meanwhile: Callable[[], None]) -> None:
+    """Drive a plan from another process while the nodes change; exit as it does."""
+    command = [sys.executable, "-m", "tests.integration.many_nodes", store.absolute_uri, plan, cluster.address]
+    driver = subprocess.Popen(command)
+    try:
+        meanwhile()
+        code = driver.wait(timeout=300)
+    finally:
+        driver.kill()
+    if code:
+        sys.exit(code)
+
+
+def drive(store: Store, plan: str, address: str) -> None:
+    """Run the stages of a plan on a running cluster."""
+    plans = {"unlike_plan": unlike_plan, "plain_plan": plain_plan}
+    outcome = TuneExecutor(address, RUNNER).run(Launch(plans[plan](), store))
     assert outcome.is_complete, outcome
 
 
@@ -121,15 +135,17 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
         time.sleep(0.1)
 
 
-def main(store: str, scenario: str) -> None:
-    """Run a scenario on a cluster of its own; its head runs no stages."""
+def main(store: str, scenario: str, address: str = "") -> None:
+    """Run a scenario on a cluster of its own, whose head runs no stages; with an address, drive the plan of a name."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    opened = Store(store).prepare()
+    if address:
+        drive(opened, scenario, address)
+        return
     head = {"num_cpus": 0, "object_store_memory": _MEMORY, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        {"unlike": unlike, "full": full, "plain": plain, "head_dies": head_dies}[scenario](
-            cluster, Store(store).prepare()
-        )
+        {"unlike": unlike, "full": full, "plain": plain, "head_dies": head_dies}[scenario](cluster, opened)
     finally:
         ray.shutdown()
         cluster.shutdown()

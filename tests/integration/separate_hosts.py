@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 _HOSTS = {"head": "10.77.0.1", "worker": "10.77.0.2"}
 _RAY_PORT, _S3_PORT = 6377, 5077
 _KEYS = {"AWS_ACCESS_KEY_ID": "raysweep", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
+_TOKEN = secrets.token_hex(32)
 
 
 def store_uri() -> str:
@@ -53,6 +55,7 @@ def _start(host: str, folder: Path, *command: str) -> subprocess.Popen[bytes]:
     (own / "tmp").mkdir(parents=True, exist_ok=True)
     script = f'hostname {host} && mkdir -p /tmp/ray && mount --bind "{own}/tmp" /tmp/ray && exec "$@"'
     environment = {**os.environ, **_KEYS, "OMP_NUM_THREADS": "1", "RAYSWEEP_CACHE": str(own / "cache")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}  # hosts share no file that could hold one
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "no_proxy": ",".join(_HOSTS.values())}
     words = ["ip", "netns", "exec", _name(host), "unshare", "--mount", "--uts", "sh", "-c", script, "sh", *command]
     with (own / "log.txt").open("ab") as log:

@@ -32,7 +32,7 @@ def worker(tiny_store, monkeypatch):
         "ranks": 1,
         "time_limit_s": None,
         "hung_after_s": None,
-        "report_every_s": 30.0,
+        "report_every_s": 300.0,
         "runner": RUNNER,
         "log_context": stage_context(stage, (), 1),
         "log_format": "text",
