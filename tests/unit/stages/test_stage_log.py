@@ -16,6 +16,14 @@ from tests.fake_stages import Fake, fake_plan
 PASSWORD = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
+@pytest.fixture(autouse=True)
+def _no_handlers_of_others(monkeypatch):
+    """Leave out what libraries of other tests have installed for all loggers, on streams that are closed since."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in ("raysweep", "raysweep.stage"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+
+
 @pytest.fixture
 def stage():
     (stage,) = fake_plan([Fake("heart", epochs=3)]).stages.values()
