@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysweep.identity import content_id
-from raysweep.planning.model import Kind, Parent, Plan, Stage
+from raysweep.planning.model import Kind, Parent, Plan, Stage, stage_to_json
 from raysweep.results.write import write_part
 from raysweep.stages.failure import stage_columns
+from raysweep.stages.log import stage_context
 from raysweep.stages.progress import Beat, Progress, StagePreempted, no_beat
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study
@@ -202,3 +203,21 @@ def _study(resources: Mapping[str, Any], stop: Mapping[str, Any]) -> Study:
             "stop": dict(stop),
         }
     )
+
+
+def worker_settings(stage: Stage, store: Store, runner: str = RUNNER, report_every_s: float = 30.0) -> dict[str, Any]:
+    """Return what the engine gives a worker that is to run a stage."""
+    return {
+        "stage": stage_to_json(stage),
+        "store": store.absolute_uri,
+        "threads": 1,
+        "attempt": 1,
+        "gpu_share": 1.0,
+        "ranks": 1,
+        "time_limit_s": None,
+        "hung_after_s": None,
+        "report_every_s": report_every_s,
+        "runner": runner,
+        "log_context": stage_context(stage, (), 1),
+        "log_format": "text",
+    }

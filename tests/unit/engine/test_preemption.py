@@ -11,9 +11,7 @@ import pytest
 
 from raysweep.engine import trainable as module
 from raysweep.engine.trainable import REPORT, StagePreemptedError, StageTrainable
-from raysweep.planning.model import stage_to_json
-from raysweep.stages.log import stage_context
-from tests.fake_stages import RUNNER, Fake, events, fake_plan, wait_for_event
+from tests.fake_stages import Fake, events, fake_plan, wait_for_event, worker_settings
 
 
 @pytest.fixture
@@ -23,22 +21,8 @@ def worker(tiny_store, monkeypatch):
     monkeypatch.setattr(module, "_node_id", lambda: "node")
     plan = fake_plan([Fake("long", epochs=30, epoch_s=20.0), Fake("child", ("long", 1))])
     stage = next(stage for stage in plan.stages.values() if stage.name == "long")
-    config = {
-        "stage": stage_to_json(stage),
-        "store": tiny_store.absolute_uri,
-        "threads": 1,
-        "attempt": 1,
-        "gpu_share": 1.0,
-        "ranks": 1,
-        "time_limit_s": None,
-        "hung_after_s": None,
-        "report_every_s": 300.0,
-        "runner": RUNNER,
-        "log_context": stage_context(stage, (), 1),
-        "log_format": "text",
-    }
     worker = StageTrainable.__new__(StageTrainable)  # without Tune's folders
-    worker.setup(config)
+    worker.setup(worker_settings(stage, tiny_store, report_every_s=300.0))
     yield worker
     signal.signal(signal.SIGTERM, before)
 

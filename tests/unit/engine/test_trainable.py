@@ -10,11 +10,9 @@ import pytest
 
 from raysweep.engine import trainable as module
 from raysweep.engine.trainable import StageTrainable
-from raysweep.planning.model import stage_to_json
 from raysweep.results.query import query_store
-from raysweep.stages.log import stage_context
 from raysweep.stages.progress import Progress
-from tests.fake_stages import Fake, fake_plan
+from tests.fake_stages import Fake, fake_plan, worker_settings
 
 BEGUN, ENDED = threading.Event(), threading.Event()
 
@@ -44,25 +42,11 @@ def endless_stage(stage, store, *, beat, **_):
 @pytest.fixture
 def worker(tiny_store, monkeypatch):
     (stage,) = fake_plan([Fake("endless", epochs=1000)]).stages.values()
-    settings = {
-        "stage": stage_to_json(stage),
-        "store": tiny_store.absolute_uri,
-        "threads": 1,
-        "attempt": 1,
-        "gpu_share": 1.0,
-        "ranks": 1,
-        "time_limit_s": None,
-        "hung_after_s": None,
-        "report_every_s": 0.01,
-        "runner": f"{__name__}:endless_stage",
-        "log_context": stage_context(stage, (), 1),
-        "log_format": "text",
-    }
     monkeypatch.setattr(
         module.ray, "get_runtime_context", lambda: type("Context", (), {"get_node_id": lambda _: "n"})()
     )
     worker = object.__new__(StageTrainable)
-    worker.setup(settings)
+    worker.setup(worker_settings(stage, tiny_store, f"{__name__}:endless_stage", 0.01))
     return worker, stage
 
 
