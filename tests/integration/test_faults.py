@@ -140,7 +140,7 @@ def test_worker_that_gets_sigterm_saves_at_once_and_costs_no_attempt(store):
 
 def test_driver_that_gets_sigterm_has_its_stages_save_at_their_next_step(store):
     def terminate() -> None:
-        # The driver has then seen the snapshot: a stage whose report comes after the signal ends with that epoch instead.
+        # The driver has then seen the snapshot: a stage that reports after the signal ends with that epoch instead.
         wait_for_event(store, "begin", "from long")
         os.kill(os.getpid(), signal.SIGTERM)
 
