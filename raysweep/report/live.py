@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from raysweep.analysis import Arm
-from raysweep.results.read import StudyTables, read_cells
+from raysweep.results.live import live_files
+from raysweep.results.read import StudyTables, steadily, study_cells
 from raysweep.store import Store
 
 
@@ -56,8 +57,14 @@ def running_stages(store: Store, names: Mapping[str, tuple[str, str]]) -> tuple[
 
 def not_needed_stages(store: Store, study: str) -> frozenset[str]:
     """Return the finetune stages that a study has done without; none if it has not run."""
-    cells = read_cells(store).select(["study", "stage", "not_needed"]).to_pylist()
-    return frozenset(cell["stage"] for cell in cells if cell["study"] == study and cell["not_needed"] is not None)
+
+    def read() -> frozenset[str]:
+        if not any(study in file.stages for file in live_files(store, "cells")):
+            return frozenset()
+        cells = study_cells(store, study, None).select(["stage", "not_needed"]).to_pylist()
+        return frozenset(cell["stage"] for cell in cells if cell["not_needed"] is not None)
+
+    return steadily(store, read)
 
 
 def fingerprint(store: Store, study: str) -> int:

@@ -22,7 +22,7 @@ from raysweep.data.pack import Pack
 from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
-from tests.benchmarks.measurement import Measurement, alternate
+from tests.benchmarks.measurement import Measurement, alternate, span
 from tests.benchmarks.training_setups import scaled_arrays, stage_of, write_cardiac_pack
 
 DESCRIPTION = "Fine-tuning images per second: raysweep against albumentations, a DataLoader and the same U-Net."
@@ -143,13 +143,9 @@ def _peer_epoch(encoder: str, batches: DataLoader[Any], dtype: torch.dtype) -> C
 
 
 def _reading(rows: list[dict[str, Any]]) -> str:
-    def span(key: str, setup: str) -> str:
-        values = [row[key] for row in rows if row["encoder"] == setup]
-        return f"{min(values):.1f} to {max(values):.1f}"
-
     parts = [
-        f"With the {setup} encoder raysweep trains {span('faster by', setup)} times as many images a second as the "
-        f"procedure in float32, {span('both bfloat16', setup)} times where both compute in bfloat16."
+        f"With the {setup} encoder raysweep trains {span(rows, 'faster by', setup)} times as many images a second as "
+        f"the procedure in float32, {span(rows, 'both bfloat16', setup)} times where both compute in bfloat16."
         for setup in dict.fromkeys(row["encoder"] for row in rows)
     ]
     share = max(row["transforms' share of the procedure %"] for row in rows)

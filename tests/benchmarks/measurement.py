@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
@@ -37,3 +37,9 @@ def alternate(variants: Mapping[Variant, Callable[[], object]], repetitions: int
             if repetition:
                 seconds[name].append(time.process_time() - begin)
     return {name: median(values) for name, values in seconds.items()}
+
+
+def span(rows: Iterable[Mapping[str, Any]], key: str, encoder: str) -> str:
+    """Return the least and the most of a column among the rows of an encoder: ``1.6 to 2.3``."""
+    values = [row[key] for row in rows if row["encoder"] == encoder]
+    return f"{min(values):.1f} to {max(values):.1f}"

@@ -21,7 +21,7 @@ from raysweep.stages.pretrain import PretrainLoop
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 from tests.benchmarks.lightly_peers import PEERS, loader
-from tests.benchmarks.measurement import Measurement, alternate
+from tests.benchmarks.measurement import Measurement, alternate, span
 from tests.benchmarks.training_setups import scaled_arrays, stage_of, write_cardiac_pack
 
 DESCRIPTION = "Pretraining images per second: raysweep against lightly's transforms, DataLoader, heads and losses."
@@ -147,14 +147,10 @@ def _lightly_epoch(
 
 
 def _reading(rows: list[dict[str, Any]]) -> str:
-    def span(key: str, setup: str) -> str:
-        values = [row[key] for row in rows if row["encoder"] == setup]
-        return f"{min(values):.1f} to {max(values):.1f}"
-
     parts = [
-        f"With the {setup} encoder raysweep trains {span('faster by', setup)} times as many images a second as "
-        f"lightly's pipeline, {span('in float32 by', setup)} times in float32; it makes views "
-        f"{span('views faster by', setup)} times as fast."
+        f"With the {setup} encoder raysweep trains {span(rows, 'faster by', setup)} times as many images a second as "
+        f"lightly's pipeline, {span(rows, 'in float32 by', setup)} times in float32; it makes views "
+        f"{span(rows, 'views faster by', setup)} times as fast."
         for setup in dict.fromkeys(row["encoder"] for row in rows)
     ]
     return " ".join(
