@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -26,7 +27,6 @@ from raysweep.planning.cost import Rates
 from raysweep.planning.model import is_done
 from raysweep.planning.profile import with_profile
 from raysweep.readiness import check_starts, check_tunings
-from raysweep.report.files import Format, ReportFiles, write_files
 from raysweep.results.compact import Compaction, compact
 from raysweep.results.complete import complete_ledger
 from raysweep.results.live import live_files
@@ -38,6 +38,9 @@ from raysweep.secrecy import mask, refuse_secrets
 from raysweep.sources.stored import read_record
 from raysweep.store import LedgerRecord, Store
 from raysweep.study import Study, WeightsStep, load_study
+
+if TYPE_CHECKING:
+    from raysweep.report.files import Format, ReportFiles
 
 DEFAULT_STORE = "raysweep-store"
 ExecutorName = Literal["tune", "inline"]
@@ -155,17 +158,23 @@ def run(
         )
         if log_format() == "json":
             launch.trackers = trackers = (*trackers, DriverLog(launch.log_context))
-        check_starts(launch)
-        check_tunings(planned)
-        publish_cells(planned, opened)
         try:
-            outcome = _executor(executor, address).run(launch)
+            with ThreadPoolExecutor(1, "ready") as beside:
+                ready = beside.submit(_get_ready, launch)  # while Ray starts: each takes seconds
+                outcome = _executor(executor, address, launch).run(launch, ready.result)
         finally:
             for tracker in trackers:
                 tracker.close()
             if not_needed := launch.not_needed():
                 publish_cells(planned, opened, not_needed)
     return StudyRun(planned, outcome, opened)
+
+
+def _get_ready(launch: Launch) -> None:
+    if not launch.queue.is_finished:
+        check_starts(launch)
+        check_tunings(launch.plan)
+    publish_cells(launch.plan, launch.store)
 
 
 def report(
@@ -180,6 +189,8 @@ def report(
     Raises:
         StoreError: if the store has no such study, or there is no such format.
     """
+    from raysweep.report.files import write_files  # with scipy and altair, which take seconds to import
+
     return write_files(study, _as_store(store), None if out is None else Path(out), formats)
 
 
@@ -273,8 +284,8 @@ def _trackers(names: Iterable[str], study: str, store: Store) -> tuple[Tracker, 
     return tuple(TRACKERS[name](study, folder) for name in chosen)
 
 
-def _executor(name: ExecutorName, address: str | None) -> Executor:
-    if name == "inline":
+def _executor(name: ExecutorName, address: str | None, launch: Launch) -> Executor:
+    if name == "inline" or launch.queue.is_finished:  # what has nothing to run needs no Ray
         return InlineExecutor()
     from raysweep.engine.tune import TuneExecutor
 

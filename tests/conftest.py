@@ -120,3 +120,19 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         }.items():
             environment.setenv(key, value)
         yield address
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an Azure Blob Storage account of this session; the environment holds its key."""
+    from tests import azure_server
+
+    if not azure_server.is_installed():
+        pytest.skip(f"{azure_server.PROGRAM} is not installed: npm install --global azurite")
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        azure_server.azure_server(tmp_path_factory.mktemp("azure")) as address,
+    ):
+        environment.setenv("AZURE_STORAGE_ACCOUNT_NAME", azure_server.ACCOUNT)
+        environment.setenv("AZURE_STORAGE_ACCOUNT_KEY", azure_server.KEY)
+        yield address

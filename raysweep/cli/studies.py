@@ -85,7 +85,6 @@ def run(
 ) -> None:
     """Run what is left of a study, then write its report. Launch again after any interruption: it continues."""
     from raysweep.logs import tell, use
-    from raysweep.report.profile import render_profile
     from raysweep.sweep import report as make_report
     from raysweep.sweep import run as run_study
     from raysweep.terminal import show
@@ -116,6 +115,8 @@ def run(
             tell(f"{kind} {stage}: {reason}")
     for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
         if profiled.name not in outcome.failed:
+            from raysweep.report.profile import render_profile
+
             show(render_profile(launched.store, profiled.id))
     if report_:
         made = make_report(launched.plan.study, store=launched.store)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
+from raysweep.engine.executor import at_once
 from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.logs import log_format
@@ -21,8 +23,9 @@ class InlineExecutor:
 
     _is_preempted = False
 
-    def run(self, launch: Launch) -> Outcome:
-        """Run every stage that the queue hands out, until it is finished or drained."""
+    def run(self, launch: Launch, ready: Callable[[], object] = at_once) -> Outcome:
+        """Run every stage that the queue hands out, once ``ready`` returns, until it is finished or drained."""
+        ready()
 
         def drain(message: str, now: bool) -> None:
             launch.queue.drain()

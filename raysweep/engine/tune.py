@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysweep.engine.cluster import Cluster
 from raysweep.engine.dispatch import MAX_STARTING
+from raysweep.engine.executor import at_once
 from raysweep.engine.interrupt import first_interrupt
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.metrics import RayMetrics
@@ -53,15 +55,16 @@ class TuneExecutor:
         self._address = address
         self._runner = runner
 
-    def run(self, launch: Launch) -> Outcome:
+    def run(self, launch: Launch, ready: Callable[[], object] = at_once) -> Outcome:
         """Run the stages that the queue hands out as trials of one Tune experiment, until it is finished or drained."""
-        if not launch.queue.is_finished:
-            started_ray = self._connect()
-            try:
+        started_ray = self._connect()
+        try:
+            ready()
+            if not launch.queue.is_finished:
                 self._fit(launch)
-            finally:
-                if started_ray:
-                    ray.shutdown()
+        finally:
+            if started_ray:
+                ray.shutdown()
         if launch.queue.is_draining:
             raise KeyboardInterrupt
         return launch.outcome()
@@ -77,14 +80,14 @@ class TuneExecutor:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             ray.init(address=self._address or "local", **options)
-        except AuthenticationError as error:
+        except (AuthenticationError, ConnectionError, ValueError) as error:
+            if not _is_refused(error):
+                raise StoreError(f"no Ray cluster answers at {self._address!r}: {error}") from error
             raise StoreError(
                 f"the Ray cluster at {self._address!r} refuses this process: it has another token, or none. Set "
                 "RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or into the file that "
                 "RAY_AUTH_TOKEN_PATH names"
             ) from error
-        except (ConnectionError, ValueError) as error:
-            raise StoreError(f"no Ray cluster answers at {self._address!r}: {error}") from error
         return True
 
     def _fit(self, launch: Launch) -> None:
@@ -119,6 +122,15 @@ class TuneExecutor:
             ).fit()
             algorithm.settle()
         metrics.publish(launch.queue.counts)
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a cluster has refused the token: Ray says so itself, or in the text of what its error came from."""
+    while error is not None:
+        if isinstance(error, AuthenticationError) or AuthenticationError.__name__ in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Array = npt.NDArray[np.float64]
 
@@ -30,6 +29,8 @@ def roc_auc(probability: Array, truth: Array) -> float:
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     if not num_positive or not num_negative:
         return float("nan")
+    from scipy.stats import rankdata  # takes long to import
+
     rank_sum = float(rankdata(probability)[positive].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
 

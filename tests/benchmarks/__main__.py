@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names or names():
         benchmark = importlib.import_module(f"tests.benchmarks.{name}")
         if options.list:
-            print(f"{name:18s} {benchmark.DESCRIPTION}")
+            print(f"{name:20s} {benchmark.DESCRIPTION}")
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         measurement = benchmark.run(quick=options.quick)

@@ -1,4 +1,4 @@
-"""What every store guarantees, wherever its files lie: checked on a folder and on an S3 server."""
+"""What every store guarantees, wherever its files lie: a folder, S3, and Azure (Azurite, where it is installed)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from raysweep.results.query import query_store
 from raysweep.results.read import read_cells
 from raysweep.results.write import write_part
 from raysweep.store import FailureRecord, LedgerRecord, Store, objects
+from tests.azure_server import new_container
 from tests.s3_server import new_bucket
 
 PART = 5 * 2**20
@@ -34,9 +35,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_CHUNK", PART)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", pytest.param("azure", marks=pytest.mark.heavy)])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "store") if request.param == "folder" else new_bucket(request.getfixturevalue("s3"))
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    make = {"s3": new_bucket, "azure": new_container}[request.param]
+    return make(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

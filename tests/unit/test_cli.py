@@ -67,10 +67,13 @@ def test_help_imports_neither_torch_nor_ray_and_names_every_command() -> None:
         assert f"\n  {command} " in done.stdout
 
 
-def test_planning_imports_neither_torch_nor_ray(finished: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("what", ["plan", "run"])
+def test_planning_and_a_rerun_of_what_is_done_import_neither_torch_nor_ray(
+    what: str, finished: tuple[Path, Path]
+) -> None:
     file, store = finished
     code = (
-        f"import sys, raysweep; raysweep.plan({str(file)!r}, store={str(store)!r})\n"
+        f"import sys, raysweep; raysweep.{what}({str(file)!r}, store={str(store)!r})\n"
         "heavy = {'torch', 'ray'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

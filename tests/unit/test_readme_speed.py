@@ -18,6 +18,7 @@ SHOWN = (
     "finetuning_speed",
     "step_share",
     "grid_throughput",
+    "first_step",
     "evaluation",
     "frozen_features",
     "fused_trials",

@@ -53,6 +53,13 @@ def test_render_to_a_file_names_what_is_to_fill_in(tmp_path):
     assert "ray up file for AWS" in (tmp_path / "cluster.yaml").read_text()
 
 
+def test_zero_is_an_answer_and_not_the_default():
+    output = RUNNER.invoke(app, ["cluster", "render", "slurm", "--gpus", "0", "--workers", "3"]).output
+    assert "#SBATCH --nodes=3\n" in output
+    assert "--gpus-per-node" not in output
+    assert "hetjob" not in output
+
+
 def test_repeated_hosts_are_head_and_workers():
     output = RUNNER.invoke(app, ["cluster", "render", "on-premise", "--host", "10.0.0.1", "--host", "10.0.0.2"]).output
     assert "head_ip: 10.0.0.1" in output

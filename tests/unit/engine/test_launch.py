@@ -7,6 +7,7 @@ import pytest
 from raysweep.engine.inline import InlineExecutor
 from raysweep.engine.launch import Launch
 from raysweep.engine.queue import State
+from raysweep.errors import StudyError
 from raysweep.stages.failure import Failure
 from raysweep.stages.progress import Progress
 from raysweep.store import Store
@@ -114,3 +115,14 @@ def test_inline_executor_waits_out_the_back_off(store, monkeypatch):
     launch = launch_of(store, Fake("a", fails_in_attempts=(1,)), attempts=2, backoff_s=0.2)
     assert InlineExecutor().run(launch).is_complete
     assert launch.outcome().wall_s >= 0.2
+
+
+def test_what_forbids_a_launch_ends_it_before_any_stage(store):
+    def refuse() -> None:
+        raise StudyError("weights do not fit")
+
+    launch = launch_of(store, Fake("a"))
+    with pytest.raises(StudyError, match="weights do not fit"):
+        InlineExecutor().run(launch, refuse)
+    assert launch.queue.state(next(iter(launch.plan.stages))) is State.READY
+    assert store.ledger() == {}
