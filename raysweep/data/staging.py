@@ -16,13 +16,13 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from raysweep.data.held_files import delete_unless_held, hold, locked
 from raysweep.data.pack import Pack, open_pack
 from raysweep.errors import PackError
 from raysweep.identity import content_id
@@ -32,7 +32,6 @@ from raysweep.store import uri as uris
 
 _GIGABYTE = 10**9
 _PARTIAL = ".partial-"
-_POLL_S = 0.1
 _CHUNK = 16 * 2**20
 _opened: weakref.WeakValueDictionary[Path, Pack] = weakref.WeakValueDictionary()
 _latest: list[Pack] = []
@@ -106,8 +105,8 @@ class PackCache:
         return pack
 
     def _open_copy(self, target: Path, source: Source, stamp: FileStamp, shown: str, digest: str | None) -> Pack:
-        while (held := _hold(target)) is None:
-            with _locked(target.with_suffix(".lock")):
+        while (held := hold(target)) is None:
+            with locked(target.with_suffix(".lock")):
                 if not target.exists():
                     self._copy(source, target, stamp.size_bytes, shown, digest)
         try:
@@ -142,7 +141,7 @@ class PackCache:
     @contextlib.contextmanager
     def _reserved(self, partial: Path, size_bytes: int, shown: str) -> Iterator[BinaryIO]:
         """Create a file of a size on the disk, once there is room for it, and hold it while it is filled."""
-        with _locked(self.folder / "room.lock"):
+        with locked(self.folder / "room.lock"):
             self._make_room(size_bytes, shown)
             stream = partial.open("x+b")
             try:
@@ -158,12 +157,12 @@ class PackCache:
     def _make_room(self, size_bytes: int, shown: str) -> None:
         """Delete what killed processes left half-copied, then packs that nobody reads, until a size fits."""
         for path in self.folder.glob(f"{_PARTIAL}*"):
-            _delete_unless_held(path)
+            delete_unless_held(path)
         packs = sorted(self.folder.glob("[!.]*.h5"), key=lambda path: path.stat().st_mtime)
         for path in packs:
             if self._room() >= size_bytes:
                 return
-            _delete_unless_held(path)
+            delete_unless_held(path)
         if self._room() < size_bytes:
             raise self._full(shown, size_bytes, self._room())
 
@@ -271,46 +270,3 @@ def _allocate(descriptor: int, size_bytes: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
-
-
-def _hold(path: Path) -> int | None:
-    """Open a file such that nobody deletes it to make room; None if it is not there."""
-    try:
-        held = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    fcntl.flock(held, fcntl.LOCK_SH)  # waits for no more than a deletion
-    try:
-        if path.stat().st_ino == os.fstat(held).st_ino:
-            return held
-    except FileNotFoundError:
-        pass
-    os.close(held)
-    return None
-
-
-def _delete_unless_held(path: Path) -> None:
-    try:
-        held = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return
-    finally:
-        os.close(held)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for it as long as it takes."""
-    with path.open("a") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_POLL_S)
-        yield

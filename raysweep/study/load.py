@@ -14,7 +14,8 @@ from raysweep.errors import StudyError
 from raysweep.secrecy import refuse_secrets
 from raysweep.settings import Settings
 from raysweep.study.chains import is_weights_file
-from raysweep.study.check import Problem, component_problems, validation_problems
+from raysweep.study.check import component_problems
+from raysweep.study.problems import Problem, validation_problems
 from raysweep.study.schema import Study
 
 Model = TypeVar("Model", bound=Settings)
