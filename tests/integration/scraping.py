@@ -38,11 +38,15 @@ def run_and_stage(stage: Stage, store: Store, **options: Any) -> Iterator[Progre
     yield from run_fake_stage(stage, store, **options)
 
 
-def scrape(port: int) -> str:
-    """Return what the agent serves once every figure of ours is in it, or what it serves when time is up."""
+def scrape(port: int, launch: Launch) -> str:
+    """Return what the agent serves once every figure of ours is in it, or what it serves when time is up.
+
+    Ray forgets a gauge that is not set again within two of its reports: this does as a driver that still runs.
+    """
     text, deadline = "", time.monotonic() + TIMEOUT_S
     wanted = [f"ray_{metric.name}" for metric in METRICS] + ["ray_node_cpu_utilization"]
     while time.monotonic() < deadline and not all(name in text for name in wanted):
+        launch.metrics.refresh(launch.queue.counts)
         time.sleep(1.0)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -67,8 +71,9 @@ def main(folder: Path, port: int) -> None:
     )
     planned = fake_plan(FAKES, resources={"attempts": 2, "backoff_s": 0})
     store = Store(folder / "store").prepare()
-    TuneExecutor(runner="tests.integration.scraping:run_and_stage").run(Launch(planned, store))
-    sys.stdout.write(scrape(port))
+    launch = Launch(planned, store)
+    TuneExecutor(runner="tests.integration.scraping:run_and_stage").run(launch)
+    sys.stdout.write(scrape(port, launch))
     ray.shutdown()
 
 

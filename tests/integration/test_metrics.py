@@ -40,7 +40,7 @@ def test_agent_serves_the_figures_of_a_launch(tmp_path: Path, cardiac_pack: Path
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "RAY_metrics_report_interval_ms": "1000",
+        "RAY_metrics_report_interval_ms": "5000",  # as often as a driver sets its gauges
         "RAYSWEEP_CACHE": str(tmp_path / "cache"),
         "SCRAPED_PACK": str(cardiac_pack),
     }
