@@ -10,6 +10,7 @@ import pytest
 from raysweep.engine import dispatch
 from raysweep.engine.launch import Launch, Outcome
 from raysweep.engine.tune import TuneExecutor
+from raysweep.errors import StudyError
 from raysweep.store import Store
 from tests.fake_stages import RUNNER, Fake, events, fake_plan, wait_for_event
 
@@ -142,3 +143,13 @@ def test_every_slot_is_used_by_stages_shorter_than_the_start_of_a_worker(store):
     outcome = run(store, *(Fake(f"short {number}", epoch_s=0.05) for number in range(400)))
     assert outcome.is_complete
     assert len({event.pid for event in events(store) if event.what == "begin"}) == 2
+
+
+def test_launch_that_may_not_start_runs_nothing(store):
+    def refuse() -> None:
+        raise StudyError("weights do not fit")
+
+    with pytest.raises(StudyError, match="weights do not fit"):
+        TuneExecutor(runner=RUNNER).run(Launch(fake_plan([Fake("a")]), store), refuse)
+    assert events(store) == []
+    assert run(store, Fake("a")).done == 1  # Ray is as it was
