@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raysweep.cli._app import EXIT_FAILED, EXIT_INTERRUPTED, SetOption, StoreOption, StudyFile, app
+
+if TYPE_CHECKING:
+    from raysweep.sweep import StudyRun
 
 
 class LogChoice(StrEnum):
@@ -49,6 +52,26 @@ def plan(
         typer.echo(json.dumps(plan_json(planned, ledger, estimated), indent=2))
     else:
         show(render_plan(planned, ledger, estimated))
+
+
+def _tell_outcome(launched: StudyRun) -> None:
+    """Print what ran, what failed or was skipped and why, and profiles."""
+    from raysweep.logs import tell
+    from raysweep.terminal import show
+
+    outcome, name = launched.outcome, launched.plan.study.study
+    if outcome.done == 0 and outcome.is_complete:
+        show(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
+    else:
+        show(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
+    for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
+        for stage, reason in reasons.items():
+            tell(f"{kind} {stage}: {reason}")
+    for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
+        if profiled.name not in outcome.failed:
+            from raysweep.report.profile import render_profile
+
+            show(render_profile(launched.store, profiled.id))
 
 
 @app.command(epilog="Example: raysweep run search_spaces/quickstart.yaml --store results --set grid.seed=[0,1,2]")
@@ -105,24 +128,12 @@ def run(
     except KeyboardInterrupt:
         tell("interrupted; the same command continues where it stopped")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    outcome, name = launched.outcome, launched.plan.study.study
-    if outcome.done == 0 and outcome.is_complete:
-        show(f"nothing to do: all {len(launched.plan.stages)} stages of {name} are done")
-    else:
-        show(f"{outcome.done} stages run in {outcome.wall_s:.0f} s")
-    for kind, reasons in (("failed", outcome.failed), ("skipped", outcome.skipped)):
-        for stage, reason in reasons.items():
-            tell(f"{kind} {stage}: {reason}")
-    for profiled in (stage for stage in launched.plan.stages.values() if stage.profile):
-        if profiled.name not in outcome.failed:
-            from raysweep.report.profile import render_profile
-
-            show(render_profile(launched.store, profiled.id))
+    _tell_outcome(launched)
     if report_:
         made = make_report(launched.plan.study, store=launched.store)
         show(made.summary)
         show(f"report: {made.page}")
-    if not outcome.is_complete:
+    if not launched.outcome.is_complete:
         tell(
             "some stages failed; the others are done. `raysweep logs` shows what one said, and "
             "`raysweep run --retry-failed` tries them again."
