@@ -54,7 +54,7 @@ class Cells:
 
 
 class Probes:
-    """Measures encoders on one pack: by masks if it has them, else by labels, and always by effective rank."""
+    """Measures encoders on one pack: by masks and by labels if it has them, and always by effective rank."""
 
     def __init__(
         self,
@@ -63,12 +63,14 @@ class Probes:
         normalisation: Normalisation,
         runtime: Runtime,
         beat: Beat = no_beat,
+        held_out: tuple[str, ...] = ("val",),
     ) -> None:
         self.pack = pack
         self.image_size = image_size
         self.normalisation = normalisation
         self.runtime = runtime
         self.beat = beat
+        self.splits = {"train": ("train",), "val": held_out}
         self._drawn: dict[tuple[str, int, int], Cells] = {}
         self.by_masks = len(pack.class_names) > 1 and all(len(self._rows(s, "masks")) for s in ("train", "val"))
         self.by_labels = bool(pack.label_names) and all(len(self._rows(s, "labels")) > 1 for s in ("train", "val"))
@@ -94,7 +96,7 @@ class Probes:
         return scores
 
     def _rows(self, split: str, kind: str | None = None) -> NDArray[np.int64]:
-        rows, index = self.pack.select(split=split), self.pack.index
+        rows, index = np.concatenate([self.pack.select(split=one) for one in self.splits[split]]), self.pack.index
         if kind == "masks":
             rows = rows[index.mask_position[rows] >= 0]
         elif kind == "labels":

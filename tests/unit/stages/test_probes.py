@@ -214,6 +214,18 @@ def test_cells_to_answer_for_come_as_often_as_their_class_does():
     assert float(drawn.classes.float().mean()) == pytest.approx(0.1, abs=0.02)
 
 
+def test_held_out_slices_may_come_from_several_splits(cardiac_pack):
+    pack = open_pack(cardiac_pack)
+    runtime = prepare_runtime(0, "float32", 1)
+    wide = Probes(pack, 32, Normalisation(), runtime, held_out=("val", "test"))
+    rows = wide._rows("val", "masks")
+    assert sorted(rows) == sorted([*pack.select(split="val"), *pack.select(split="test")])
+    encoder = build_encoder(CONV).eval()
+    with torch.no_grad():
+        narrow_cells, wide_cells = (p._cells(encoder, "val")[1] for p in (probes_of(cardiac_pack), wide))
+    assert len(wide_cells.numbers) == 2 * len(narrow_cells.numbers)
+
+
 def test_masks_are_read_once_however_many_encoders_are_probed(cardiac_pack, monkeypatch):
     measured, calls = probes_of(cardiac_pack), []
     draw = probes._draw_cells
