@@ -8,13 +8,15 @@ Shapes: B batch, C channels, H and W of a source slice, S side of the square out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from raysweep.data import resample
+from raysweep.data import resample, weighted_rows
 from raysweep.data.augment_parameters import AugmentationParameters, draw, keep_whole, places
 
 __all__ = ["AugmentationParameters", "Slices", "apply", "draw", "keep_whole", "places"]
@@ -73,15 +75,15 @@ def apply(
     _check(slices, parameters, masks)
     with torch.autocast(device.type, enabled=False):
         if device.type == "cpu":
-            x = resample.crop_resize(slices, parameters.boxes, size)
+            x = weighted_rows.crop_resize(slices, parameters.boxes, size, parameters.flips)
         else:
-            x = resample.crop_resize_by_matmul(slices, parameters.boxes, size, device)
+            x = resample.crop_resize_by_matmul(slices, parameters.boxes, size, device, parameters.flips)
         x = _move(x, parameters, "bilinear")
         x = _change_intensities(x, parameters)
         x = _disturb(x, parameters)
     if masks is None:
         return x
-    y = resample.crop_resize_nearest(masks, parameters.boxes, size).to(device, non_blocking=True)
+    y = resample.crop_resize_nearest(masks, parameters.boxes, size, parameters.flips).to(device, non_blocking=True)
     # float32 holds every label below 2^24 exactly
     return x, _move(y[:, None].float(), parameters, "nearest")[:, 0].long()
 
@@ -119,9 +121,6 @@ def _rows(selected: Tensor, x: Tensor) -> Tensor | None:
 
 
 def _move(x: Tensor, p: AugmentationParameters, mode: str) -> Tensor:
-    for selected, axis in ((p.flip_x, 3), (p.flip_y, 2)):
-        if (rows := _rows(selected, x)) is not None:
-            x[rows] = x[rows].flip(axis)
     if (rows := _rows(p.angle_deg != 0, x)) is not None:
         x[rows] = resample.rotate(x[rows], p.angle_deg[p.angle_deg != 0].to(x.device, non_blocking=True), mode)
     if (rows := _rows(p.elastic_px > 0, x)) is not None:
@@ -146,15 +145,32 @@ def _change_intensities(x: Tensor, p: AugmentationParameters) -> Tensor:
         mean = x.mean((1, 2, 3), keepdim=True)
         x.mul_(contrast * brightness).add_((1 - contrast) * brightness * mean)
     if (rows := _rows(p.gamma != 1, x)) is not None:
-        gamma = p.gamma[p.gamma != 1].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
-        x[rows] = x[rows].clamp_(min=0).pow_(gamma)
+        _raise_to(x, rows, p.gamma[p.gamma != 1])
     if (rows := _rows(p.blur_sigma_px > 0, x)) is not None:
-        sigma_px = p.blur_sigma_px[p.blur_sigma_px > 0].to(x.device, non_blocking=True)
-        x[rows] = resample.blur(x[rows], sigma_px, p.blur_radius_px)
+        sigma_px = p.blur_sigma_px[p.blur_sigma_px > 0]
+        if x.device.type == "cpu":
+            weighted_rows.blur_in_place(x, rows, sigma_px, p.blur_radius_px)
+        else:
+            x[rows] = resample.blur(x[rows], sigma_px.to(x.device, non_blocking=True), p.blur_radius_px)
     if (rows := _rows(p.solarise, x)) is not None:
         chosen = x[rows]
         x[rows] = torch.where(chosen >= p.solarise_threshold, 1 - chosen, chosen)
     return x
+
+
+def _raise_to(x: Tensor, rows: Tensor, gamma: Tensor) -> None:
+    """Raise some samples of (B, C, S, S) to a power each in place, negative intensities taken as 0.
+
+    On a CPU by numpy's logarithm, sample after sample in the cache: three times as fast as torch's power of a tensor.
+    """
+    if x.device.type != "cpu":
+        x[rows] = x[rows].clamp_(min=0).pow_(gamma.to(x.device, non_blocking=True).view(-1, 1, 1, 1))
+        return
+    with np.errstate(divide="ignore"):  # the logarithm of 0, whose exponential is 0 again
+        for i, exponent in zip(rows.tolist(), gamma.tolist(), strict=True):
+            sample = x[i].clamp_(min=0)
+            np.log(sample.numpy(), out=sample.numpy())
+            sample.mul_(exponent / math.log(2)).exp2_()
 
 
 def _disturb(x: Tensor, p: AugmentationParameters) -> Tensor:

@@ -9,11 +9,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysweep.data import resample
 from raysweep.settings import Augmentation
+
+Array = NDArray[np.float64]
 
 _NUM_CROP_TRIES = 10
 _MAX_SEED = 2**53  # a float64 draws every integer below it
@@ -79,17 +83,24 @@ class AugmentationParameters:
         """(B, 4) int64: y0, x0, h, w."""
         return torch.stack((self.y0, self.x0, self.h, self.w), 1)
 
+    @property
+    def flips(self) -> Tensor:
+        """(B, 2) bool: up-down, left-right."""
+        return torch.stack((self.flip_y, self.flip_x), 1)
+
 
 def draw(settings: Augmentation, shapes: Tensor, generator: torch.Generator) -> AugmentationParameters:
     """Draw the parameters of one view of B slices; how many numbers are taken depends on B and the settings alone.
+
+    The arithmetic is numpy's: for a few dozen numbers each operation takes a fifth of torch's time.
 
     Args:
         settings: ranges and probabilities.
         shapes: (B, 2) int, H and W of each slice.
         generator: on the CPU.
     """
-    u = torch.rand(len(shapes), 20, generator=generator, dtype=torch.float64)
-    y0, x0, h, w = _draw_boxes(settings, shapes, generator).unbind(1)
+    u = torch.rand(len(shapes), 20, generator=generator, dtype=torch.float64).numpy()
+    y0, x0, h, w = torch.from_numpy(_draw_boxes(settings, shapes.numpy(), generator)).unbind(1)
     jitter = u[:, 3] < settings.jitter_p
     log_gamma = math.log1p(settings.gamma)
     sigma_min, sigma_max = settings.blur_sigma_px
@@ -98,22 +109,22 @@ def draw(settings: Augmentation, shapes: Tensor, generator: torch.Generator) -> 
         x0=x0,
         h=h,
         w=w,
-        flip_x=u[:, 0] < settings.flip_p,
-        flip_y=u[:, 1] < settings.vertical_flip_p,
-        angle_deg=(settings.rotation_deg * (2 * u[:, 2] - 1)).float(),
+        flip_x=torch.from_numpy(u[:, 0] < settings.flip_p),
+        flip_y=torch.from_numpy(u[:, 1] < settings.vertical_flip_p),
+        angle_deg=_float32(settings.rotation_deg * (2 * u[:, 2] - 1)),
         brightness=_where(jitter, 1 + settings.brightness * (2 * u[:, 4] - 1), 1),
         contrast=_where(jitter, 1 + settings.contrast * (2 * u[:, 5] - 1), 1),
-        gamma=_where(jitter, torch.exp(log_gamma * (2 * u[:, 6] - 1)), 1),
+        gamma=_where(jitter, np.exp(log_gamma * (2 * u[:, 6] - 1)), 1),
         blur_sigma_px=_where(u[:, 7] < settings.blur_p, sigma_min + (sigma_max - sigma_min) * u[:, 8], 0),
         blur_radius_px=resample.blur_radius_px(sigma_max),
-        noise_std=_where(u[:, 9] < settings.noise_p, torch.full_like(u[:, 9], settings.noise_std), 0),
-        noise_seed=(u[:, 10] * _MAX_SEED).long(),
-        solarise=u[:, 11] < settings.solarise_p,
+        noise_std=_where(u[:, 9] < settings.noise_p, settings.noise_std, 0),
+        noise_seed=torch.from_numpy((u[:, 10] * _MAX_SEED).astype(np.int64)),
+        solarise=torch.from_numpy(u[:, 11] < settings.solarise_p),
         solarise_threshold=settings.solarise_threshold,
-        elastic_px=_where(u[:, 12] < settings.elastic_p, torch.full_like(u[:, 12], settings.elastic_px), 0),
+        elastic_px=_where(u[:, 12] < settings.elastic_p, settings.elastic_px, 0),
         elastic_cells=settings.elastic_cells,
-        bias_strength=_where(u[:, 13] < settings.bias_p, torch.full_like(u[:, 13], settings.bias_strength), 0),
-        field_seed=(u[:, 14] * _MAX_SEED).long(),
+        bias_strength=_where(u[:, 13] < settings.bias_p, settings.bias_strength, 0),
+        field_seed=torch.from_numpy((u[:, 14] * _MAX_SEED).astype(np.int64)),
         cutout=_draw_cutouts(settings, u[:, 15:20]),
     )
 
@@ -168,45 +179,49 @@ def places(parameters: AugmentationParameters) -> Tensor:
     return torch.cat((linear, offset[:, :, None]), 2).float()
 
 
-def _where(condition: Tensor, value: Tensor, otherwise: float) -> Tensor:
-    return torch.where(condition, value, otherwise).float()
+def _float32(values: Array) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
 
 
-def _draw_boxes(settings: Augmentation, shapes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return (B, 4) int64 boxes distributed as torchvision's RandomResizedCrop draws them.
+def _where(condition: NDArray[np.bool_], value: Array | float, otherwise: float) -> Tensor:
+    return _float32(np.where(condition, value, otherwise))
+
+
+def _draw_boxes(settings: Augmentation, shapes: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
+    """Return (B, 4) boxes distributed as torchvision's RandomResizedCrop draws them.
 
     Ten tries of an area share and a log-uniform aspect ratio; if none fits, the largest central crop of an
     allowed ratio.
     """
-    u = torch.rand(2 * _NUM_CROP_TRIES + 2, len(shapes), generator=generator, dtype=torch.float64)
-    H, W = shapes.double().unbind(1)
+    u = torch.rand(2 * _NUM_CROP_TRIES + 2, len(shapes), generator=generator, dtype=torch.float64).numpy()
+    H, W = shapes.astype(np.float64).T
+    whole = np.stack((np.zeros_like(H), np.zeros_like(W), H, W), 1)
     if settings.crop_scale == (1, 1):
-        return torch.stack((torch.zeros_like(H), torch.zeros_like(W), H, W), 1).long()
+        return whole.astype(np.int64)
     (scale_min, scale_max), (ratio_min, ratio_max) = settings.crop_scale, settings.crop_ratio
     area = H * W * (scale_min + (scale_max - scale_min) * u[:_NUM_CROP_TRIES])
     log_min, log_max = math.log(ratio_min), math.log(ratio_max)
-    ratio = torch.exp(log_min + (log_max - log_min) * u[_NUM_CROP_TRIES:-2])
-    h, w = torch.sqrt(area / ratio).round(), torch.sqrt(area * ratio).round()
+    ratio = np.exp(log_min + (log_max - log_min) * u[_NUM_CROP_TRIES:-2])
+    h, w = np.sqrt(area / ratio).round(), np.sqrt(area * ratio).round()
     fits = (h > 0) & (h <= H) & (w > 0) & (w <= W)
-    first = fits.int().argmax(0, keepdim=True)  # the first maximum
-    h, w = h.gather(0, first)[0], w.gather(0, first)[0]
-    y0, x0 = (u[-2] * (H - h + 1)).floor(), (u[-1] * (W - w + 1)).floor()
-    central_h = torch.where(ratio_min > W / H, (W / ratio_min).round().clamp(min=1), H)
-    central_w = torch.where(ratio_max < W / H, (H * ratio_max).round().clamp(min=1), W)
-    central = ((H - central_h) // 2, (W - central_w) // 2, central_h, central_w)
-    drawn = torch.where(fits.any(0)[:, None], torch.stack((y0, x0, h, w), 1), torch.stack(central, 1))
+    first = fits.argmax(0)[None]  # the first that fits
+    h, w = np.take_along_axis(h, first, 0)[0], np.take_along_axis(w, first, 0)[0]
+    y0, x0 = np.floor(u[-2] * (H - h + 1)), np.floor(u[-1] * (W - w + 1))
+    central_h = np.where(ratio_min > W / H, (W / ratio_min).round().clip(min=1), H)
+    central_w = np.where(ratio_max < W / H, (H * ratio_max).round().clip(min=1), W)
+    central = np.stack(((H - central_h) // 2, (W - central_w) // 2, central_h, central_w), 1)
+    drawn = np.where(fits.any(0)[:, None], np.stack((y0, x0, h, w), 1), central)
     if settings.crop_p < 1:
-        whole = torch.stack((torch.zeros_like(H), torch.zeros_like(W), H, W), 1)
-        cropped = torch.rand(len(shapes), generator=generator, dtype=torch.float64) < settings.crop_p
-        drawn = torch.where(cropped[:, None], drawn, whole)
-    return drawn.long()
+        cropped = torch.rand(len(shapes), generator=generator, dtype=torch.float64).numpy() < settings.crop_p
+        drawn = np.where(cropped[:, None], drawn, whole)
+    return drawn.astype(np.int64)
 
 
-def _draw_cutouts(settings: Augmentation, u: Tensor) -> Tensor:
+def _draw_cutouts(settings: Augmentation, u: Array) -> Tensor:
     """Return (B, 4) rectangles inside the unit square, distributed as torchvision's RandomErasing draws them."""
     (scale_min, scale_max), (ratio_min, ratio_max) = settings.cutout_scale, settings.cutout_ratio
     area = scale_min + (scale_max - scale_min) * u[:, 1]
-    ratio = torch.exp(math.log(ratio_min) + (math.log(ratio_max) - math.log(ratio_min)) * u[:, 2])
-    h, w = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
-    drawn = torch.stack((u[:, 3] * (1 - h), u[:, 4] * (1 - w), h, w), 1)
-    return torch.where((u[:, :1] < settings.cutout_p), drawn, 0.0).float()
+    ratio = np.exp(math.log(ratio_min) + (math.log(ratio_max) - math.log(ratio_min)) * u[:, 2])
+    h, w = np.sqrt(area * ratio).clip(max=1), np.sqrt(area / ratio).clip(max=1)
+    drawn = np.stack((u[:, 3] * (1 - h), u[:, 4] * (1 - w), h, w), 1)
+    return _where(u[:, :1] < settings.cutout_p, drawn, 0)

@@ -1,5 +1,7 @@
 """Resampling of whole batches: crop and resize, rotation, elastic displacement, blur, smooth fields.
 
+Where a CPU has a faster way it is in ``weighted_rows``; what is here runs on every device.
+
 Shapes: B batch, C channels, H and W of a source slice, S side of the square output.
 """
 
@@ -13,28 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop_resize(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop each slice to its box and resize it by antialiased bilinear interpolation, slice after slice.
-
-    Args:
-        slices: B tensors (C, H, W) float32, of any mix of shapes, on the CPU.
-        boxes: (B, 4) int64: first row, first column, height and width in pixels.
-        size: S.
-
-    Returns:
-        (B, C, S, S) float32.
-    """
-    out = torch.empty(len(slices), slices[0].shape[0], size, size)
-    for i, (y0, x0, h, w) in enumerate(boxes.tolist()):
-        crop = slices[i][:, y0 : y0 + h, x0 : x0 + w]
-        if (h, w) != (size, size):
-            crop = F.interpolate(crop[None], size=(size, size), mode="bilinear", antialias=True)[0]
-        out[i] = crop
-    return out
-
-
-def crop_resize_by_matmul(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size: int, device: torch.device) -> Tensor:
-    """Do what ``crop_resize`` does as two batched matrix products, which keep a GPU busy.
+def crop_resize_by_matmul(
+    slices: Sequence[Tensor] | Tensor,
+    boxes: Tensor,
+    size: int,
+    device: torch.device,
+    flips: Tensor | None = None,
+) -> Tensor:
+    """Do what ``weighted_rows.crop_resize`` does as two batched matrix products, which keep a GPU busy.
 
     A stacked (B, C, H, W) tensor that is already on ``device`` is used where it lies; of slices elsewhere
     only the crops are copied, in one transfer.
@@ -42,8 +30,9 @@ def crop_resize_by_matmul(slices: Sequence[Tensor] | Tensor, boxes: Tensor, size
     if not (isinstance(slices, Tensor) and slices.device == device):
         slices, boxes = _stack_crops(slices, boxes, device)
     y0, x0, h, w = boxes.to(device, non_blocking=True).unbind(1)
-    rows = _resize_operator(y0, h, slices.shape[2], size)
-    columns = _resize_operator(x0, w, slices.shape[3], size)
+    up_down, left_right = output_positions(size, len(slices), flips, device)
+    rows = _resize_operator(y0, h, slices.shape[2], up_down)
+    columns = _resize_operator(x0, w, slices.shape[3], left_right)
     return rows[:, None] @ slices @ columns[:, None].transpose(2, 3)
 
 
@@ -58,27 +47,46 @@ def _stack_crops(slices: Sequence[Tensor] | Tensor, boxes: Tensor, device: torch
     return stack.to(device, non_blocking=True), moved
 
 
-def _resize_operator(start: Tensor, length: Tensor, num_in: int, num_out: int) -> Tensor:
-    """Return (B, num_out, num_in) rows of the triangle filter, each summing to 1 within its crop."""
-    scale = (length / num_out)[:, None, None].float()
+def output_positions(size: int, num: int, flips: Tensor | None, device: torch.device) -> Tensor:
+    """Return (2, B, S): for rows and for columns, which pixel of the unmirrored result each output pixel is.
+
+    Args:
+        size: S.
+        num: B.
+        flips: (B, 2) bool on the CPU, whether the result is mirrored up-down and left-right; None for neither.
+        device: where the positions are needed.
+    """
+    position = torch.arange(size, device=device).expand(2, num, size)
+    if flips is None or not bool(flips.any()):
+        return position
+    mirrored = flips.t().to(device, non_blocking=True)[:, :, None]
+    return torch.where(mirrored, size - 1 - position, position)
+
+
+def _resize_operator(start: Tensor, length: Tensor, num_in: int, output: Tensor) -> Tensor:
+    """Return (B, S, num_in) rows of the triangle filter for (B, S) output pixels, each summing to 1 within its crop."""
+    scale = (length / output.shape[1])[:, None, None].float()
     position = torch.arange(num_in, device=start.device)
     inside = (position >= start[:, None]) & (position < (start + length)[:, None])
     from_start = (position - start[:, None] + 0.5)[:, None, :]
-    centre = (torch.arange(num_out, device=start.device) + 0.5)[None, :, None] * scale
+    centre = (output + 0.5)[:, :, None] * scale
     # Below one source pixel per output pixel the filter keeps the width of a source pixel: plain bilinear.
     weights = (1 - (from_start - centre).abs() / scale.clamp(min=1)).clamp_(min=0) * inside[:, None]
     return weights / weights.sum(2, keepdim=True)
 
 
-def crop_resize_nearest(masks: Sequence[Tensor] | Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop B masks (H, W) of an integer type to their boxes; resize them to (B, S, S) by nearest pixel."""
+def crop_resize_nearest(
+    masks: Sequence[Tensor] | Tensor, boxes: Tensor, size: int, flips: Tensor | None = None
+) -> Tensor:
+    """Crop B masks (H, W) of an integer type to their boxes; resize them to (B, S, S) by nearest pixel, mirrored."""
     if not isinstance(masks, Tensor):
-        single = [crop_resize_nearest(mask[None], box[None], size) for mask, box in zip(masks, boxes, strict=True)]
-        return torch.cat(single)
+        own = [None] * len(boxes) if flips is None else list(torch.split(flips, 1))
+        each = zip(masks, torch.split(boxes, 1), own, strict=True)
+        return torch.cat([crop_resize_nearest(mask[None], box, size, flip) for mask, box, flip in each])
     y0, x0, h, w = boxes.to(masks.device, non_blocking=True)[:, :, None].unbind(1)
-    grid = torch.arange(size, device=masks.device) * 2 + 1
+    up_down, left_right = 2 * output_positions(size, len(masks), flips, masks.device) + 1
     # Integer form of floor((i + 1/2) h / S): the pixel under the centre of output pixel i.
-    rows, columns = y0 + grid * h // (2 * size), x0 + grid * w // (2 * size)
+    rows, columns = y0 + up_down * h // (2 * size), x0 + left_right * w // (2 * size)
     sample = torch.arange(len(masks), device=masks.device)[:, None, None]
     return masks[sample, rows[:, :, None], columns[:, None, :]]
 
@@ -144,8 +152,7 @@ def bias_field(coefficients: Tensor, size: int) -> Tensor:
 def blur(x: Tensor, sigma_px: Tensor, radius_px: int) -> Tensor:
     """Blur (B, C, S, S) with a Gaussian of (B,) sigma cut off at ``radius_px``; borders reflect.
 
-    Sums of shifted copies: on a CPU twice as fast as matrix products, and as grouped convolution at most B;
-    and exact float32 in a fixed order on every device.
+    Sums of shifted copies: exact float32 in a fixed order on every device.
     """
     size = x.shape[-1]
     radius_px = min(radius_px, size - 1)

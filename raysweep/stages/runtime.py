@@ -20,6 +20,7 @@ from raysweep._version import __version__
 from raysweep.errors import StageError
 from raysweep.settings import Precision
 from raysweep.stages.arithmetic import cpu_prefers_bfloat16
+from raysweep.stages.memory import keep_freed_memory
 
 _DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -83,6 +84,7 @@ def prepare_runtime(seed: int, precision: Precision, threads: int, gpu_share: fl
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     gc.collect()  # what is left of an earlier stage goes before the memory is measured
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()

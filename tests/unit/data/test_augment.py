@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from raysweep.data import augment, resample
+from raysweep.data import augment, resample, weighted_rows
 from raysweep.settings import Augmentation
 
 NOTHING = Augmentation(crop_scale=(1, 1), flip_p=0, jitter_p=0, blur_p=0)
@@ -61,10 +61,10 @@ def test_crop_and_resize_equal_torchvision_when_scaling_up_and_down(size, channe
 @pytest.mark.parametrize("stacked", [True, False])
 def test_matmul_route_equals_the_slicewise_route(size, stacked):
     slices = some_slices(len(BOXES), channels=2)
-    boxes = torch.tensor(BOXES)
+    boxes, flips = torch.tensor(BOXES), torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1), (1, 0)]).bool()
     given = slices if stacked else list(slices)
-    got = resample.crop_resize_by_matmul(given, boxes, size, torch.device("cpu"))
-    torch.testing.assert_close(got, resample.crop_resize(slices, boxes, size), atol=1e-5, rtol=0)
+    got = resample.crop_resize_by_matmul(given, boxes, size, torch.device("cpu"), flips)
+    torch.testing.assert_close(got, weighted_rows.crop_resize(slices, boxes, size, flips), atol=1e-5, rtol=0)
 
 
 def test_whole_slice_of_the_output_size_is_returned_unchanged():

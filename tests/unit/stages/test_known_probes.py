@@ -4,9 +4,13 @@ import pytest
 
 from raysweep.planning import build_plan
 from raysweep.results.read import store_tables
+from raysweep.sources.encoder import build_encoder
+from raysweep.stages.known_probes import measure_once
 from raysweep.stages.probes import Probes
 from raysweep.stages.run import run_stage
 from raysweep.sweep import _facts
+from tests.pretraining import CONV
+from tests.unit.stages.test_probes import probes_of
 
 
 @pytest.fixture
@@ -40,4 +44,12 @@ def test_another_start_is_probed_for_itself(tiny_study, tiny_store, counted):
         plan = build_plan(tiny_study(changes), _facts(tiny_study(changes), tiny_store))
         stage = next(stage for stage in plan.stages.values() if stage.kind == "pretrain")
         next(run_stage(stage, tiny_store, threads=1, attempt=1))
+    assert len(counted) == 2
+
+
+def test_a_start_is_probed_anew_once_the_procedure_has_changed(cardiac_pack, tiny_store, counted, monkeypatch):
+    encoder, probes = build_encoder(CONV), probes_of(cardiac_pack)
+    for recipe in (1, 1, 2):
+        monkeypatch.setattr("raysweep.stages.known_probes.RECIPE", recipe)
+        measure_once(probes, encoder, tiny_store)
     assert len(counted) == 2

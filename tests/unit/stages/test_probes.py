@@ -11,7 +11,8 @@ from raysweep.data.pack import open_pack
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import build_encoder
 from raysweep.stages import probes
-from raysweep.stages.probes import Probes, accuracy, knn_shares, label_logits, linear_scores, mean_auc, mean_dice
+from raysweep.stages.frozen_classifiers import accuracy, knn_shares, label_logits, linear_scores, mean_auc, mean_dice
+from raysweep.stages.probes import Probes
 from raysweep.stages.runtime import prepare_runtime
 from tests.pretraining import CONV, VIT
 from tests.unit.data.packs import write_small_pack
@@ -185,11 +186,51 @@ def test_only_the_cells_that_a_probe_takes_are_kept(cardiac_pack, monkeypatch):
     measured, encoder = probes_of(cardiac_pack), build_encoder(CONV).eval()
     with torch.no_grad():
         monkeypatch.setattr(probes, "MAX_CELLS", {"train": 10**6, "val": 10**6})
-        every = measured._cells(encoder, "train")
+        all_features, every = measured._cells(encoder, "train")
+        assert np.array_equal(every.numbers, np.arange(len(all_features)))
         monkeypatch.setattr(probes, "MAX_CELLS", {"train": 100, "val": 100})
-        chosen = probes._evenly(np.arange(len(every[1])), 100)
         for batch in (64, 5):
             monkeypatch.setattr(probes, "_BATCH", batch)
-            features, classes = measured._cells(encoder, "train")
-            torch.testing.assert_close(features, every[0][chosen])
-            assert torch.equal(classes, every[1][chosen])
+            measured = probes_of(cardiac_pack)
+            features, cells = measured._cells(encoder, "train")
+            assert len(cells.numbers) == 100
+            torch.testing.assert_close(features, all_features[cells.numbers])
+            assert torch.equal(cells.classes, every.classes[cells.numbers])
+
+
+def test_rare_classes_give_as_many_cells_as_frequent_ones_and_weigh_as_the_roots_of_their_frequencies():
+    classes = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)[torch.randperm(1000, generator=generator())]
+    cells = probes._draw_cells(classes, 4, 130, balanced=True)
+    assert torch.bincount(cells.classes).tolist() == [60, 60, 10]
+    assert torch.equal(cells.classes, classes[cells.numbers])
+    weights = [float(cells.weights[cells.classes == label].sum()) for label in range(3)]
+    assert weights == pytest.approx([900**0.5, 90**0.5, 10**0.5])
+    assert np.array_equal(cells.numbers, probes._draw_cells(classes, 4, 130, balanced=True).numbers)
+
+
+def test_cells_to_answer_for_come_as_often_as_their_class_does():
+    classes = torch.tensor([0] * 9000 + [1] * 1000)
+    drawn = probes._draw_cells(classes, 2, 2000, balanced=False)
+    assert float(drawn.classes.float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_held_out_slices_may_come_from_several_splits(cardiac_pack):
+    pack = open_pack(cardiac_pack)
+    runtime = prepare_runtime(0, "float32", 1)
+    wide = Probes(pack, 32, Normalisation(), runtime, held_out=("val", "test"))
+    rows = wide._rows("val", "masks")
+    assert sorted(rows) == sorted([*pack.select(split="val"), *pack.select(split="test")])
+    encoder = build_encoder(CONV).eval()
+    with torch.no_grad():
+        narrow_cells, wide_cells = (p._cells(encoder, "val")[1] for p in (probes_of(cardiac_pack), wide))
+    assert len(wide_cells.numbers) == 2 * len(narrow_cells.numbers)
+
+
+def test_masks_are_read_once_however_many_encoders_are_probed(cardiac_pack, monkeypatch):
+    measured, calls = probes_of(cardiac_pack), []
+    draw = probes._draw_cells
+    monkeypatch.setattr(probes, "_draw_cells", lambda *given, **named: calls.append(1) or draw(*given, **named))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        measured.measure(build_encoder(CONV))
+    assert len(calls) == 2  # for the train split and the val split
