@@ -34,6 +34,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 """Stages exchange files, not objects: the object store stays small."""
 
 _ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",  # glibc: the thread of a stage keeps freed memory only in the heap of the whole process
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": str(MAX_STARTING),

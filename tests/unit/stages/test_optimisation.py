@@ -6,7 +6,7 @@ from lightly.utils import lars as lightly_lars
 from torch import nn
 
 from raysweep.settings import Optimisation
-from raysweep.stages.optimisation import LARS, build_optimiser
+from raysweep.stages.optimisation import LARS, build_optimiser, clip
 from raysweep.stages.schedules import set_learning_rate
 from raysweep.tuning import ParameterGroup
 
@@ -190,3 +190,16 @@ def test_settings_that_came_later_are_no_part_of_an_identity_at_their_defaults()
     changed = Optimisation(optimiser="sgd", nesterov=True, factor=0.5)
     assert {"nesterov": True, "factor": 0.5}.items() <= changed.model_dump(mode="json").items()
     assert Optimisation.model_validate(changed.model_dump()) == changed
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0, float("nan"), float("inf")])
+def test_clipping_gives_the_bits_of_torch_within_the_norm_and_beyond(scale):
+    nets = [layers(), layers()]
+    for net in nets:
+        generator = torch.Generator().manual_seed(3)
+        for parameter in list(net.parameters())[:-1]:  # the last has no gradient
+            parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    clip(list(nets[0].parameters()), 5.0)
+    torch.nn.utils.clip_grad_norm_(nets[1].parameters(), 5.0)
+    for ours, theirs in zip(*(list(net.parameters())[:-1] for net in nets), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=0, rtol=0, equal_nan=True)
