@@ -23,7 +23,7 @@ from raysweep.stages.finetune import FinetuneLoop
 from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 from tests.benchmarks.measurement import Measurement, alternate, span
-from tests.benchmarks.training_setups import scaled_arrays, stage_of, write_cardiac_pack
+from tests.benchmarks.training_setups import scaled_arrays, stage_of, whole_epoch, write_cardiac_pack
 
 DESCRIPTION = "Fine-tuning images per second: raysweep against albumentations, a DataLoader and the same U-Net."
 
@@ -73,7 +73,7 @@ def _row(setup: str, batch_size: int, store: Store, pack: Pack, repetitions: int
         stage = stage_of("finetune", store, pack, encoder, changes)
         loop = FinetuneLoop(stage, store, prepare_runtime(0, precision, 1), 1)
         loop.rows, loop.steps_per_epoch, loop.history.epoch = taken, len(taken) // batch_size, 1
-        variants[name] = loop.train_epoch
+        variants[name] = whole_epoch(loop)
     batches = _loader(pack, taken, size, batch_size)
     variants[_PEER] = _peer_epoch(encoder, batches, torch.float32)
     variants[_PEER_HALF] = _peer_epoch(encoder, batches, torch.bfloat16)

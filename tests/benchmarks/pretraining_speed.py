@@ -22,7 +22,7 @@ from raysweep.stages.runtime import prepare_runtime
 from raysweep.store import Store
 from tests.benchmarks.lightly_peers import PEERS, loader
 from tests.benchmarks.measurement import Measurement, alternate, span
-from tests.benchmarks.training_setups import scaled_arrays, stage_of, write_cardiac_pack
+from tests.benchmarks.training_setups import scaled_arrays, stage_of, whole_epoch, write_cardiac_pack
 
 DESCRIPTION = "Pretraining images per second: raysweep against lightly's transforms, DataLoader, heads and losses."
 
@@ -74,7 +74,7 @@ def _row(setup: str, method: str, store: Store, pack: Pack, batches: int, repeti
         loops[name] = _loop(PretrainLoop(stage, store, prepare_runtime(0, precision, 1), 1), taken)
     images = batches * batch_size
     variants = {
-        **{name: _epoch(loop) for name, loop in loops.items()},
+        **{name: whole_epoch(loop) for name, loop in loops.items()},
         _LIGHTLY: _lightly_epoch(method, encoder, size, slices, batch_size),
         _VIEWS: _our_views(loops[_AUTO], batch_size),
         _THEIR_VIEWS: _exhaust(loader(slices, PEERS[method].transform(size), batch_size)),
@@ -101,10 +101,6 @@ def _loop(loop: PretrainLoop, rows: np.ndarray) -> PretrainLoop:
     loop.steps_per_epoch = len(rows) // loop.batch_size
     loop.history.epoch = 1
     return loop
-
-
-def _epoch(loop: PretrainLoop) -> Callable[[], object]:
-    return loop.train_epoch
 
 
 def _our_views(loop: PretrainLoop, batch_size: int) -> Callable[[], object]:

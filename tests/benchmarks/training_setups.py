@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from raysweep.data.pack import Pack, open_pack
 from raysweep.datasets._packing import build_pack
 from raysweep.planning import Stage, build_plan
+from raysweep.stages.finetune import FinetuneLoop
+from raysweep.stages.pretrain import PretrainLoop
 from raysweep.store import Store
 from raysweep.study.load import validate_study
 from raysweep.sweep import _facts
@@ -65,6 +67,18 @@ def stage_of(kind: str, store: Store, pack: Pack, encoder: str, changes: Mapping
     )
     stages = build_plan(study, _facts(study, store)).stages.values()
     return next(stage for stage in stages if stage.kind == kind and stage.parent is None)
+
+
+def whole_epoch(loop: PretrainLoop | FinetuneLoop) -> Callable[[], object]:
+    """Return what trains an epoch of a loop from its first step on, each time it is called."""
+
+    def epoch() -> None:
+        loop.flight = None
+        before = loop.history.step
+        loop.train_epoch()
+        assert loop.history.step == before + loop.steps_per_epoch
+
+    return epoch
 
 
 def scaled_arrays(pack: Pack, rows: np.ndarray) -> list[np.ndarray]:
