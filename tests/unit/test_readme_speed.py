@@ -22,6 +22,7 @@ SHOWN = (
     "evaluation",
     "frozen_features",
     "fused_trials",
+    "compiled_steps",
 )
 
 
