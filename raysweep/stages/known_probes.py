@@ -24,7 +24,7 @@ def measure_once(probes: Probes, encoder: Encoder, store: Store) -> dict[str, fl
         {
             "recipe": RECIPE,
             "encoder": weights_digest(encoder).hex(),
-            "pack": [probes.pack.digest, probes.pack.reading, *probes.splits["val"]],
+            "pack": [probes.pack.digest, probes.pack.reading, *probes.splits["val"], probes.draw],
             "image_size": probes.image_size,
             "normalisation": probes.normalisation.model_dump(mode="json"),
             "computed": [runtime["device"], runtime["precision"], runtime["threads"], torch.__version__],

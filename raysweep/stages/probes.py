@@ -64,12 +64,14 @@ class Probes:
         runtime: Runtime,
         beat: Beat = no_beat,
         held_out: tuple[str, ...] = ("val",),
+        draw: int = 0,
     ) -> None:
         self.pack = pack
         self.image_size = image_size
         self.normalisation = normalisation
         self.runtime = runtime
         self.beat = beat
+        self.draw = draw
         self.splits = {"train": ("train",), "val": held_out}
         self._drawn: dict[tuple[str, int, int], Cells] = {}
         self.by_masks = len(pack.class_names) > 1 and all(len(self._rows(s, "masks")) for s in ("train", "val"))
@@ -163,7 +165,7 @@ class Probes:
         if key not in self._drawn:
             num_classes = len(self.pack.class_names)
             classes = torch.cat([self._classes(part, height, width) for part in _parts(rows)])
-            self._drawn[key] = _draw_cells(classes, num_classes, MAX_CELLS[split], balanced=split == "train")
+            self._drawn[key] = _draw_cells(classes, num_classes, MAX_CELLS[split], self.draw, balanced=split == "train")
         return self._drawn[key]
 
     def _classes(self, rows: NDArray[np.int64], height: int, width: int) -> Tensor:
@@ -174,13 +176,13 @@ class Probes:
         return _most_frequent(labels, len(self.pack.class_names), height, width).flatten()
 
 
-def _draw_cells(classes: Tensor, num_classes: int, most: int, *, balanced: bool) -> Cells:
+def _draw_cells(classes: Tensor, num_classes: int, most: int, seed: int = 0, *, balanced: bool) -> Cells:
     """Return at most so many of (N,) cells drawn at random: as many of each class while there are, or whatever.
 
     Weights lie half way, on a log scale, between the classes' frequencies, under which background wins nearly every
     vote, and equal weight, under which it wins too few: Dice is best in between.
     """
-    order = np.random.default_rng(0).permutation(len(classes))
+    order = np.random.default_rng(seed).permutation(len(classes))
     if balanced:
         rank = np.empty(len(classes), np.int64)  # of each cell among those of its class
         for label in range(num_classes):

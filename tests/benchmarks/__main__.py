@@ -20,6 +20,7 @@ _MACHINERY = {
     "lightly_peers",
     "measurement",
     "plain_grid",
+    "pretraining_runs",
     "ray_cluster",
     "results_file",
     "training_setups",
