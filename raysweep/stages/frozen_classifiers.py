@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
-from scipy.stats import rankdata
 from torch import Tensor
+
+from raysweep.metrics.labels import roc_auc
 
 _ASKED_AT_ONCE = 1024
 _NUM_NEIGHBOURS, _TEMPERATURE = 20, 0.07
@@ -108,13 +109,9 @@ def accuracy(scores: Tensor, truth: Tensor) -> float:
 
 def mean_auc(scores: Tensor, truth: Tensor) -> float:
     """Return the area under the ROC curve, averaged over the labels that some samples have and some lack."""
-    areas = []
-    for score, label in zip(scores.T.numpy(), truth.T.numpy() > 0.5, strict=True):
-        positives, negatives = int(label.sum()), int((~label).sum())
-        if positives and negatives:
-            ranks = rankdata(score)
-            areas.append((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-    return float(np.mean(areas)) if areas else 0.5
+    columns = zip(scores.T.double().numpy(), truth.T.double().numpy(), strict=True)
+    areas = np.array([roc_auc(score, label) for score, label in columns])
+    return float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.5
 
 
 def mean_dice(predicted: Tensor, truth: Tensor, num_classes: int) -> float:

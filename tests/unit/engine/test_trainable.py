@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import threading
@@ -60,6 +61,16 @@ def test_a_stage_that_is_halted_trains_no_further_and_publishes_its_curve(worker
     assert rows == [{"stage": stage.id, "epoch": epoch, "value": 0.5} for epoch in (1, 2, 3)]
     worker.halt(3)  # nothing runs any more: nothing happens
     assert worker.reset_config(worker._settings)
+
+
+def test_collecting_garbage_between_stages_passes_over_what_was_there_before(worker):
+    worker, _ = worker
+    module._spare_imports.cache_clear()
+    try:
+        worker.reset_config(worker._settings)
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_a_stage_without_a_training_state_leaves_no_curve(tiny_store):
