@@ -102,6 +102,8 @@ def _setup() -> dict[str, str]:
         "between neighbouring penalties moved Dice by 0.016. Standardised features for the neighbours: random encoders "
         "gain 0.04 to 0.08, trained ones little, and it is not the usual protocol. The finest map alone: training for "
         "invariance to intensity lowers what it knows",
+        "limits": "settings, and which methods train longer, were chosen with these probes of these patients in view: "
+        "the table shows that a method learns, not which learns best. Gains of 0.01 to 0.02 are weak evidence",
         "+-": "standard error of the gain over seeds (of weights, order and augmentation), where there are several",
         "rank": "effective rank of pooled features of held-out slices, of 96 dimensions (test_vit: 64)",
         "cost": "declared arithmetic of a step relative to supervised training, at default settings; the contract "
