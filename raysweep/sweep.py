@@ -158,15 +158,15 @@ def run(
         )
         if log_format() == "json":
             launch.trackers = trackers = (*trackers, DriverLog(launch.log_context))
-        try:
-            with ThreadPoolExecutor(1, "ready") as beside:
-                ready = beside.submit(_get_ready, launch)  # while Ray starts: each takes seconds
+        with ThreadPoolExecutor(1, "ready") as beside:
+            ready = beside.submit(_get_ready, launch)  # while Ray starts: each takes seconds
+            try:
                 outcome = _executor(executor, address, launch).run(launch, ready.result)
-        finally:
-            for tracker in trackers:
-                tracker.close()
-            if not_needed := launch.not_needed():
-                publish_cells(planned, opened, not_needed)
+            finally:
+                for tracker in trackers:
+                    tracker.close()
+                if ready.exception() is None and (not_needed := launch.not_needed()):
+                    publish_cells(planned, opened, not_needed)
     return StudyRun(planned, outcome, opened)
 
 

@@ -46,8 +46,8 @@ def _render(kind: str, output: Path | None, **given: Any) -> None:
     from raysweep.cluster import render as fill
 
     chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    not_said = {key for key, value in chosen.items() if value is None or value is False or value == ()}  # 0 is said
-    text = fill(kind, {key: value for key, value in chosen.items() if key not in not_said}, output)
+    said = {key: value for key, value in chosen.items() if value is not None and value is not False and value != ()}
+    text = fill(kind, said, output)  # 0 is said too
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -58,10 +58,11 @@ class TuneExecutor:
 
     def run(self, launch: Launch, ready: Callable[[], object] = at_once) -> Outcome:
         """Run the stages that the queue hands out as trials of one Tune experiment, until it is finished or drained."""
-        started_ray = self._connect()
+        has_work = not launch.queue.is_finished
+        started_ray = has_work and self._connect()
         try:
             ready()
-            if not launch.queue.is_finished:
+            if has_work:
                 self._fit(launch)
         finally:
             if started_ray:

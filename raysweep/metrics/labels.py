@@ -25,12 +25,12 @@ def roc_auc(probability: Array, truth: Array) -> float:
 
     Source: Hanley & McNeil 1982, Radiology 143(1).
     """
+    from scipy.stats import rankdata  # takes long to import
+
     probability, positive = _known(probability, truth)
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     if not num_positive or not num_negative:
         return float("nan")
-    from scipy.stats import rankdata  # takes long to import
-
     rank_sum = float(rankdata(probability)[positive].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
 
