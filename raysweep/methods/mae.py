@@ -8,7 +8,7 @@ from pydantic import Field
 
 from raysweep.methods._batch import Batch, Run
 from raysweep.methods._masked import MaskedSettings
-from raysweep.methods._masks import normalised_patches, random_order
+from raysweep.methods._masks import normalised_patches, patchify, random_order
 from raysweep.methods._method import Method, full_precision
 from raysweep.settings import TRANSFORMER
 
@@ -23,6 +23,11 @@ class MAESettings(MaskedSettings):
 
     mask_share: float = Field(0.75, gt=0, lt=1)
     """Share of the patches that are hidden."""
+    normalised_targets: bool = True
+    """Whether the pixels of each patch are to be predicted with mean 0 and variance 1; else as the encoder gets them.
+
+    Without, an even patch is its brightness rather than its noise.
+    """
     decoder_features: int = Field(512, gt=0, multiple_of=4)
     """Width of the decoder."""
     decoder_depth: int = Field(8, ge=1)
@@ -32,7 +37,7 @@ class MAESettings(MaskedSettings):
 
 
 class MAE(Method):
-    """Mean squared error of the normalised pixels of hidden patches.
+    """Mean squared error of the pixels of hidden patches, normalised or not (table 1d of the paper compares both).
 
     Source: He et al. 2021, arXiv:2111.06377, section 3.
     """
@@ -61,7 +66,7 @@ class MAE(Method):
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss; 1 is what predicting every patch's mean scores."""
+        """Return the loss; for normalised targets, 1 is what predicting every patch's mean scores."""
         (view,) = batch.views
         rows, columns = view.shape[2] // self.side, view.shape[3] // self.side
         order = random_order(len(view), rows * columns).to(view.device)
@@ -71,7 +76,8 @@ class MAE(Method):
         self.features = patches.detach().float().mean(1)
         predictions = self.nets["decoder"](patches, seen, hidden, (rows, columns))
         with full_precision(view):
-            pixels = normalised_patches(view, self.side)
+            targets = normalised_patches if self.settings.normalised_targets else patchify
+            pixels = targets(view.float(), self.side)
             wanted = pixels.gather(1, hidden[..., None].expand(-1, -1, pixels.shape[2]))
             return {"loss": (predictions.float() - wanted).square().mean()}
 

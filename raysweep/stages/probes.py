@@ -26,7 +26,7 @@ from raysweep.stages.frozen_classifiers import accuracy, knn_shares, label_logit
 from raysweep.stages.progress import Beat, no_beat
 from raysweep.stages.runtime import Runtime
 
-RECIPE = 2
+RECIPE = 3
 """Version of the procedure, raised when an encoder's scores change: those of two versions do not compare."""
 MAX_SLICES = 1024
 """Slices of each split that a probe takes at most, evenly spread over it."""
@@ -51,6 +51,24 @@ class Cells:
     """(N,) int64, the most frequent class of each cell's pixels."""
     weights: Tensor
     """(N,) float32, what each stands for: as drawn, classes weigh as the square roots of their frequencies."""
+
+
+_NO_CELLS = Cells(np.empty(0, np.int64), torch.empty(0, dtype=torch.int64), torch.empty(0))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an encoder makes of the slices of a split; what no probe needs has no rows."""
+
+    ranked: Tensor
+    """(R, D) pooled features of the slices whose rank is taken."""
+    labelled: Tensor
+    """(N, D) pooled features of slices with labels."""
+    labels: Tensor
+    """(N, L) float32."""
+    described: Tensor
+    """(M, D) features of cells."""
+    cells: Cells
 
 
 class Probes:
@@ -89,30 +107,50 @@ class Probes:
         training = encoder.training
         encoder.eval()
         with torch.no_grad():  # not inference_mode: what a network caches in it cannot be trained on afterwards
-            scores = self._rank(encoder)
+            read = {split: self._read(encoder, split) for split in self.splits}
+            scores = self._rank(read["val"])
             if self.by_masks:
-                scores |= self._masks(encoder)
+                scores |= self._masks(read)
             if self.by_labels:
-                scores |= self._labels(encoder)
+                scores |= self._labels(read)
         encoder.train(training)
         return scores
 
     def _rows(self, split: str, kind: str | None = None) -> NDArray[np.int64]:
-        rows, index = np.concatenate([self.pack.select(split=one) for one in self.splits[split]]), self.pack.index
+        rows = np.sort(np.concatenate([self.pack.select(split=one) for one in self.splits[split]]))
+        index = self.pack.index
         if kind == "masks":
             rows = rows[index.mask_position[rows] >= 0]
         elif kind == "labels":
             rows = rows[~np.isnan(index.labels[rows]).any(1)]
         return _evenly(rows, MAX_SLICES)
 
-    def _rank(self, encoder: Encoder) -> dict[str, float]:
-        rows = self._rows("val")
-        if len(rows) < 2:
-            return {}
-        return {"rank_me": float(collapse_metrics(self._pooled(encoder, rows))["effective_rank"])}
-
-    def _pooled(self, encoder: Encoder, rows: NDArray[np.int64]) -> Tensor:
-        return torch.cat([self._run(encoder, part)[-1].mean((2, 3)).float().cpu() for part in _parts(rows)])
+    def _read(self, encoder: Encoder, split: str) -> Read:
+        """Pass every slice that a probe of a split needs through the encoder, once; cells not taken are never kept."""
+        of_masks, of_labels, of_rank = (
+            self._rows(split, kind) if needed else np.empty(0, np.int64)
+            for kind, needed in (("masks", self.by_masks), ("labels", self.by_labels), (None, split == "val"))
+        )
+        rows = np.unique(np.concatenate((of_masks, of_labels, of_rank)))
+        pooled, described, first, cells = [], [], 0, _NO_CELLS
+        for part in _parts(rows):
+            maps = self._run(encoder, part)
+            pooled.append(maps[-1].mean((2, 3)).float().cpu())
+            if (with_masks := np.isin(part, of_masks)).any():
+                grids = [m[torch.from_numpy(with_masks).to(m.device)] for m in _grids(maps)]
+                cells = self._draw(split, of_masks, *grids[0].shape[2:])
+                last = first + len(grids[0]) * grids[0].shape[2:].numel()
+                here = cells.numbers[(cells.numbers >= first) & (cells.numbers < last)] - first
+                described.append(_describe_cells(grids, torch.from_numpy(here).to(grids[0].device)))
+                first = last
+        features = torch.cat(pooled) if pooled else torch.empty(0)
+        return Read(
+            ranked=features[np.searchsorted(rows, of_rank)],
+            labelled=features[np.searchsorted(rows, of_labels)],
+            labels=torch.from_numpy(self.pack.index.labels[of_labels]).float(),
+            described=torch.cat(described) if described else torch.empty(0),
+            cells=cells,
+        )
 
     def _run(self, encoder: Encoder, rows: NDArray[np.int64]) -> list[Tensor]:
         self.beat()
@@ -121,23 +159,24 @@ class Probes:
         with self.runtime.autocast():
             return encoder.feature_maps(normalised(slices, self.normalisation))
 
-    def _labels(self, encoder: Encoder) -> dict[str, float]:
-        rows = {split: self._rows(split, "labels") for split in ("train", "val")}
-        features = {split: self._pooled(encoder, chosen) for split, chosen in rows.items()}
-        truth = {split: torch.from_numpy(self.pack.index.labels[chosen]).float() for split, chosen in rows.items()}
-        exclusive = all(bool((values.sum(1) == 1).all()) and values.shape[1] > 1 for values in truth.values())
-        metric = "accuracy" if exclusive else "auc"
-        score = accuracy if exclusive else mean_auc
-        predicted = {
-            "knn": knn_shares(features["train"], truth["train"], features["val"]),
-            "linear": (linear_scores if exclusive else label_logits)(
-                features["train"], truth["train"], features["val"]
-            ),
-        }
-        return {f"{name}_{metric}": score(values, truth["val"]) for name, values in predicted.items()}
+    def _rank(self, held_out: Read) -> dict[str, float]:
+        if len(held_out.ranked) < 2:
+            return {}
+        return {"rank_me": float(collapse_metrics(held_out.ranked)["effective_rank"])}
 
-    def _masks(self, encoder: Encoder) -> dict[str, float]:
-        (known, learnt), (asked, hidden) = (self._cells(encoder, split) for split in ("train", "val"))
+    def _labels(self, read: dict[str, Read]) -> dict[str, float]:
+        known, asked = read["train"], read["val"]
+        exclusive = all(bool((x.labels.sum(1) == 1).all()) and x.labels.shape[1] > 1 for x in (known, asked))
+        metric, score = ("accuracy", accuracy) if exclusive else ("auc", mean_auc)
+        by_regression = linear_scores if exclusive else label_logits
+        predicted = {
+            "knn": knn_shares(known.labelled, known.labels, asked.labelled),
+            "linear": by_regression(known.labelled, known.labels, asked.labelled),
+        }
+        return {f"{name}_{metric}": score(values, asked.labels) for name, values in predicted.items()}
+
+    def _masks(self, read: dict[str, Read]) -> dict[str, float]:
+        (known, learnt), (asked, hidden) = ((read[split].described, read[split].cells) for split in ("train", "val"))
         num_classes, truth = len(self.pack.class_names), hidden.classes
         one_hot, weights = (x.to(known.device) for x in (F.one_hot(learnt.classes, num_classes), learnt.weights))
         found = {
@@ -145,19 +184,6 @@ class Probes:
             "linear": linear_scores(known, one_hot, asked, weights),
         }
         return {f"{name}_dice": mean_dice(scores.argmax(1).cpu(), truth, num_classes) for name, scores in found.items()}
-
-    def _cells(self, encoder: Encoder, split: str) -> tuple[Tensor, Cells]:
-        """Return the features (N, D) of cells of a split, and these cells; other cells are never kept."""
-        rows = self._rows(split, "masks")
-        features, first = [], 0
-        for part in _parts(rows):
-            maps = _grids(self._run(encoder, part))
-            cells = self._draw(split, rows, *maps[0].shape[2:])
-            last = first + len(part) * maps[0].shape[2:].numel()
-            here = cells.numbers[(cells.numbers >= first) & (cells.numbers < last)] - first
-            features.append(_describe_cells(maps, torch.from_numpy(here).to(maps[0].device)))
-            first = last
-        return torch.cat(features), cells
 
     def _draw(self, split: str, rows: NDArray[np.int64], height: int, width: int) -> Cells:
         """Return the cells of a grid to take of a split; masks are read once, however many encoders are probed."""

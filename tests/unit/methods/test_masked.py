@@ -32,8 +32,9 @@ def squared(a: list[float], b: list[float]) -> float:
     return mean([(x - y) ** 2 for x, y in zip(a, b, strict=True)])
 
 
-def test_mae_is_the_squared_error_of_normalised_hidden_patches():
-    method = build_method("mae")
+@pytest.mark.parametrize(("normalised", "target"), [(True, standardised), (False, list)])
+def test_mae_is_the_squared_error_of_hidden_patches(normalised, target):
+    method = build_method("mae", normalised_targets=normalised)
     batch, nets = draw_batch(method), method.nets
     (view,) = batch.views
     torch.manual_seed(3)
@@ -42,7 +43,7 @@ def test_mae_is_the_squared_error_of_normalised_hidden_patches():
     tokens = nets["encoder"].tokens(view, kept=seen).patches
     predictions = nets["decoder"](tokens, seen, hidden, (GRID, GRID)).double().tolist()
     errors = [
-        squared(predictions[b][k], standardised(pixels_of(view[b], patch)))
+        squared(predictions[b][k], target(pixels_of(view[b], patch)))
         for b in range(NUM_SLICES)
         for k, patch in enumerate(hidden[b].tolist())
     ]

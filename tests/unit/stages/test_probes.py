@@ -114,6 +114,10 @@ def _per_cell(maps):
     return maps.movedim(1, -1).flatten(0, 2)
 
 
+def masks_scores(measured, encoder):
+    return measured._masks({split: measured._read(encoder, split) for split in ("train", "val")})
+
+
 def test_features_that_tell_classes_apart_score_high(cardiac_pack, monkeypatch):
     """Where intensity is made the class, intensity alone finds every class; shuffled, it finds little."""
     pack = open_pack(cardiac_pack)
@@ -130,10 +134,10 @@ def test_features_that_tell_classes_apart_score_high(cardiac_pack, monkeypatch):
         ),
     )
     monkeypatch.setattr(probes, "_describe_cells", lambda maps, cells: _per_cell(maps[0])[cells])
-    high = measured._masks(Oracle())
+    high = masks_scores(measured, Oracle())
     noise = torch.rand(32, 2, 32, 32, generator=generator())
     monkeypatch.setattr(probes, "_describe_cells", lambda maps, cells: _per_cell(noise)[cells])
-    low = measured._masks(Oracle())
+    low = masks_scores(measured, Oracle())
     assert high["knn_dice"] > 0.9 > 0.5 > low["knn_dice"]
     assert high["linear_dice"] > 0.8 > 0.5 > low["linear_dice"]
 
@@ -186,15 +190,17 @@ def test_only_the_cells_that_a_probe_takes_are_kept(cardiac_pack, monkeypatch):
     measured, encoder = probes_of(cardiac_pack), build_encoder(CONV).eval()
     with torch.no_grad():
         monkeypatch.setattr(probes, "MAX_CELLS", {"train": 10**6, "val": 10**6})
-        all_features, every = measured._cells(encoder, "train")
+        whole = measured._read(encoder, "train")
+        all_features, every = whole.described, whole.cells
         assert np.array_equal(every.numbers, np.arange(len(all_features)))
         monkeypatch.setattr(probes, "MAX_CELLS", {"train": 100, "val": 100})
         for batch in (64, 5):
             monkeypatch.setattr(probes, "_BATCH", batch)
             measured = probes_of(cardiac_pack)
-            features, cells = measured._cells(encoder, "train")
+            read = measured._read(encoder, "train")
+            cells = read.cells
             assert len(cells.numbers) == 100
-            torch.testing.assert_close(features, all_features[cells.numbers])
+            torch.testing.assert_close(read.described, all_features[cells.numbers])
             assert torch.equal(cells.classes, every.classes[cells.numbers])
 
 
@@ -222,7 +228,7 @@ def test_held_out_slices_may_come_from_several_splits(cardiac_pack):
     assert sorted(rows) == sorted([*pack.select(split="val"), *pack.select(split="test")])
     encoder = build_encoder(CONV).eval()
     with torch.no_grad():
-        narrow_cells, wide_cells = (p._cells(encoder, "val")[1] for p in (probes_of(cardiac_pack), wide))
+        narrow_cells, wide_cells = (p._read(encoder, "val").cells for p in (probes_of(cardiac_pack), wide))
     assert len(wide_cells.numbers) == 2 * len(narrow_cells.numbers)
 
 
@@ -234,3 +240,30 @@ def test_masks_are_read_once_however_many_encoders_are_probed(cardiac_pack, monk
         torch.manual_seed(seed)
         measured.measure(build_encoder(CONV))
     assert len(calls) == 2  # for the train split and the val split
+
+
+def test_every_slice_passes_through_the_encoder_once_for_all_probes(cardiac_pack, monkeypatch):
+    """And those with masks or labels alone are told apart, whatever the batches."""
+    pack = open_pack(cardiac_pack)
+    measured = probes_of(cardiac_pack)
+    passed = []
+    run = measured._run
+    monkeypatch.setattr(measured, "_run", lambda encoder, rows: passed.extend(rows) or run(encoder, rows))
+    whole = measured.measure(encoder := build_encoder(CONV))
+    assert {"knn_dice", "linear_accuracy", "rank_me"} <= set(whole)
+    assert sorted(passed) == sorted([*pack.select(split="train"), *pack.select(split="val")])
+
+    every = {split: measured._rows(split) for split in ("train", "val")}
+    chosen = {"masks": lambda rows: rows[::2], "labels": lambda rows: rows[1::3], None: lambda rows: rows}
+    monkeypatch.setattr(measured, "_rows", lambda split, kind=None: chosen[kind](every[split]))
+    measured._drawn.clear()
+    encoder.eval()
+    with torch.no_grad():
+        together = measured._read(encoder, "val")
+        monkeypatch.setattr(probes, "_BATCH", 3)
+        apart = measured._read(encoder, "val")
+        alone = measured._run(encoder, every["val"][1::3])[-1].mean((2, 3))
+    torch.testing.assert_close(together.labelled, alone)
+    torch.testing.assert_close(together.described, apart.described)
+    assert len(together.ranked) == len(every["val"])
+    assert together.cells.numbers[-1] < len(every["val"][::2]) * 28**2
