@@ -6,6 +6,7 @@ module that raysweep pretrains, so every key it has must be there: nothing is ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -25,7 +26,6 @@ _PYRAMIDS = (
     "vgg", "swin", "test_resnet", "test_convnext", "test_efficientnet",
 )  # fmt: skip
 """Families whose feature maps halve in size from one to the next: U-Net, U-Net++, FPN and UPerNet take them all."""
-_CHECKED_PX = 64
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,13 @@ def build_network(design: Design, encoder: Encoder) -> nn.Module:
     return network
 
 
-def check_architecture(design: Design, backbone: Backbone) -> None:
+def check_architecture(design: Design, backbone: Backbone, image_size: int) -> None:
     """Check that an architecture can be built on a backbone; torch is imported only for families not known to fit.
+
+    Args:
+        design: what it is built from.
+        backbone: the encoder.
+        image_size: rows and columns of the slices that it is to take.
 
     Raises:
         StudyError: if it cannot, with the architectures that can.
@@ -88,33 +93,34 @@ def check_architecture(design: Design, backbone: Backbone) -> None:
     if design.architecture in _ANY_PYRAMID and backbone.encoder.startswith(_PYRAMIDS):
         return
     try:
-        _check(design, backbone)
+        _check(design, backbone, image_size)
     except StudyError as error:
-        others = [name for name in get_args(Architecture) if _fits(Design(name, 2, (32, 16), None), backbone)]
+        designs = {name: Design(name, 2, (32, 16), None) for name in get_args(Architecture)}
+        others = [name for name, other in designs.items() if _fits(other, backbone, image_size)]
         can = f"{', '.join(others)} can" if others else "no architecture can"
         raise StudyError(f"{error}; {can}") from error
 
 
-def _fits(design: Design, backbone: Backbone) -> bool:
+def _fits(design: Design, backbone: Backbone, image_size: int) -> bool:
     try:
-        _check(design, backbone)
+        _check(design, backbone, image_size)
     except StudyError:
         return False
     return True
 
 
-def _check(design: Design, backbone: Backbone) -> None:
+def _check(design: Design, backbone: Backbone, image_size: int) -> None:
     """Build everything without memory for weights, and pass a slice without values through it."""
     from raysweep.sources.encoder import build_encoder
 
     with torch.device("meta"), torch.no_grad():
         network = build_network(design, build_encoder(backbone)).eval()
         try:
-            shape = network(torch.zeros(2, backbone.channels, _CHECKED_PX, _CHECKED_PX)).shape[2:]
+            shape = network(torch.zeros(2, backbone.channels, image_size, image_size)).shape[2:]
         except (RuntimeError, ValueError, AssertionError) as error:
             raise _refusal(design, backbone, error) from error
-    if tuple(shape) != (_CHECKED_PX, _CHECKED_PX):
-        raise _refusal(design, backbone, f"{_CHECKED_PX} pixels become {shape[0]}")
+    if tuple(shape) != (image_size, image_size):
+        raise _refusal(design, backbone, f"{image_size} pixels become {shape[0]}")
 
 
 def _build(design: Design, backbone: Backbone) -> nn.Module:
@@ -132,7 +138,7 @@ def _build(design: Design, backbone: Backbone) -> nn.Module:
     }
     without_head = {"num_classes": 0} if design.architecture == "dpt" else {}
     try:
-        return classes[design.architecture](
+        network = classes[design.architecture](
             f"tu-{backbone.encoder}",
             encoder_weights=None,
             in_channels=backbone.channels,
@@ -143,6 +149,31 @@ def _build(design: Design, backbone: Backbone) -> nn.Module:
         )
     except (ValueError, RuntimeError, TypeError, AssertionError, AttributeError) as error:
         raise _refusal(design, backbone, error) from error
+    if design.architecture == "dpt":
+        _take_any_patch(network)
+    return network
+
+
+def _take_any_patch(network: Any) -> None:
+    """Let a DPT take patches whose side is no power of two, such as the 14 pixels of DINOv2.
+
+    The library makes grids of a quarter to a 32nd of the input out of the patches, which those do not divide. Built as
+    for the nearest power of two, grids are four times to half as fine as the patches whatever their side, and the
+    output is resized to the input's size by what remains.
+    """
+    side = network.encoder.output_stride
+    nearest = 2 ** round(math.log2(side))
+    if side == nearest:
+        return
+    from segmentation_models_pytorch.decoders.dpt.decoder import ReassembleBlock
+
+    blocks = network.decoder.reassemble_blocks
+    for level, block in enumerate(blocks):
+        ends = block.project_to_out_channel, block.project_to_feature_dim
+        widths = ends[0].in_channels, ends[0].out_channels, ends[1].out_channels
+        blocks[level] = ReassembleBlock(*widths, upsample_factor=nearest / 2 ** (level + 2))
+    network.segmentation_head.upsampling_factor *= side / nearest
+    network.initialize()
 
 
 def _weights_for(inner: nn.Module, encoder: Encoder) -> dict[str, torch.Tensor]:

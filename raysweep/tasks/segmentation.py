@@ -97,8 +97,9 @@ class Segmentation(Task):
 
     @classmethod
     def check_backbone(cls, settings: SegmentationSettings, backbone: Backbone) -> None:
-        """Check that the architecture can be built on a backbone."""
-        check_architecture(_design(settings, 2), backbone)
+        """Check that the architecture can be built on a backbone, and takes crops and windows."""
+        for size in {settings.training.image_size, settings.evaluation.window_px or settings.training.image_size}:
+            check_architecture(_design(settings, 2), backbone, size)
 
     @classmethod
     def check_pack(cls, pack: Pack, settings: SegmentationSettings) -> None:

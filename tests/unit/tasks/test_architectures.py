@@ -36,9 +36,9 @@ def test_an_architecture_holds_every_weight_of_the_encoder_or_is_refused(name, e
     backbone = Backbone(encoder=encoder)
     if not fits(name, encoder):
         with pytest.raises(StudyError, match=rf"architecture '{name}' cannot be built on encoder '{encoder}'"):
-            _check(design(name), backbone)
+            _check(design(name), backbone, 64)
         return
-    check_architecture(design(name), backbone)
+    check_architecture(design(name), backbone, 64)
     ours = build_encoder(backbone)
     with torch.no_grad():
         for value in ours.model.state_dict().values():
@@ -85,14 +85,35 @@ def test_families_that_are_not_asked_do_fit():
     assert {next(f for f in _PYRAMIDS if member.startswith(f)) for member in members} == set(_PYRAMIDS)
     for member in members:
         for name in _ANY_PYRAMID:
-            _check(design(name), Backbone(encoder=member))
+            _check(design(name), Backbone(encoder=member), 64)
 
 
 def test_a_refusal_names_what_can_be_built():
     with pytest.raises(StudyError, match=r"; dpt can$"):
-        check_architecture(design("fpn"), Backbone(encoder="test_vit"))
-    with pytest.raises(StudyError, match="'dpt' cannot be built"):  # patches of 14 pixels do not halve
-        _check(design("dpt"), Backbone(encoder="vit_small_patch14_dinov2"))
+        check_architecture(design("fpn"), Backbone(encoder="test_vit"), 64)
+    with pytest.raises(StudyError, match=r"height=64.*divisible by 14.*no architecture can"):
+        check_architecture(design("dpt"), Backbone(encoder="vit_small_patch14_dinov2"), 64)
+
+
+@pytest.mark.parametrize(
+    "encoder", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_small_patch8_224"]
+)
+def test_transformers_of_2026_are_built_at_the_size_they_are_trained_at(encoder):
+    check_architecture(design("dpt"), Backbone(encoder=encoder), 224)
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(14, (56, 84)), (12, (48, 72)), (8, (32, 64))])
+def test_patches_of_any_side_give_masks_of_the_size_of_their_slices(side, pixels):
+    """And every weight has a part in them, the encoder's last normalisation excepted, which a DPT leaves out."""
+    ours = build_encoder(Backbone(encoder="test_vit", options={"patch_size": side, "img_size": 4 * side}))
+    network = build_network(design("dpt"), ours)
+    masks = network(torch.randn(2, 1, *pixels))
+    assert masks.shape == (2, 3, *pixels)
+    masks.square().sum().backward()
+    assert {name for name, p in network.named_parameters() if p.grad is None} <= {
+        "encoder.model.norm.weight",
+        "encoder.model.norm.bias",
+    }
 
 
 def test_the_width_of_a_decoder_can_be_chosen():
