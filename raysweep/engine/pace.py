@@ -14,7 +14,8 @@ class Pace:
     """Follows the work of a launch, in estimated seconds, and how far the estimate is from what it takes here.
 
     The time left is the larger of the longest remaining path and the remaining work divided by the workers, both
-    stretched by what the work done so far took against its estimate.
+    stretched by what the work done so far took against its estimate; and for each stage that is left the time that
+    stages took beside their epochs. The start of the first ones is left out, as workers start then.
     """
 
     def __init__(self, queue: StageQueue, rates: Rates, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +31,9 @@ class Pace:
             self._total += seconds
             if queue.state(stage.id) in ENDED:
                 self._done += seconds
-        self._estimated_s = self._taken_s = 0.0
+        self._estimated_s = self._taken_s = self._beside_s = 0.0
+        self._launched: dict[str, float] = {}
+        self._num_ended = 0
 
     @property
     def share_done(self) -> float:
@@ -40,6 +43,8 @@ class Pace:
     def started(self, stage: Stage) -> None:
         """Note that an attempt is on its way."""
         self._begun.pop(stage.id, None)
+        if self._num_ended:
+            self._launched[stage.id] = self._clock()
 
     def progress(self, stage: Stage, epoch: int) -> None:
         """Note that a stage has reached an epoch; its first report says where it continues from."""
@@ -47,6 +52,7 @@ class Pace:
         before, begun = self._reached.get(stage.id, 0), self._begun.get(stage.id)
         advanced = (epoch - before) * self._rates.epoch_s(stage)
         self._done += advanced
+        self._beside_s += now - self._launched.pop(stage.id, now)
         if begun is not None and advanced > 0:
             self._estimated_s += advanced
             self._taken_s += now - begun
@@ -56,6 +62,10 @@ class Pace:
 
     def ended(self, stage: Stage) -> None:
         """Note that an attempt has ended: work of a stage that will not run any more is no work left."""
+        begun = self._begun.get(stage.id)
+        if begun is not None and self._reached[stage.id] == stage.epochs:
+            self._beside_s += self._clock() - begun
+            self._num_ended += 1
         if self._queue.state(stage.id) in ENDED:
             left = stage.epochs - self._reached.pop(stage.id, 0)  # a large launch looks at those alone that may run
             self._done += left * self._rates.epoch_s(stage)
@@ -67,7 +77,9 @@ class Pace:
             return None
         stretch = self._taken_s / self._estimated_s
         work_s = (self._total - self._done) / self._most_workers
-        return max(work_s, self._longest_path_s()) * stretch
+        num_left = sum(count for state, count in self._queue.counts.items() if state not in ENDED)
+        beside_s = num_left * self._beside_s / max(1, self._num_ended) / self._most_workers
+        return max(work_s, self._longest_path_s()) * stretch + beside_s
 
     def _longest_path_s(self) -> float:
         heads = [self._queue.priority(stage.id) for stage in self._queue.ready(limit=1)]

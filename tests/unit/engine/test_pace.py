@@ -87,3 +87,18 @@ def test_work_of_a_stage_that_failed_for_good_is_no_work_left():
     pace.ended(fails)
     assert pace.share_done == pytest.approx(6 / 10)
     assert pace.seconds_left() == pytest.approx(4 * 10)
+
+
+def test_what_stages_take_beside_their_epochs_counts_for_each_that_is_left():
+    queue, pace, clock = following(*(Fake(name, epochs=1) for name in "abcd"))
+    for start_s in (100.0, 2.0):  # before the first one workers start
+        stage = queue.take()
+        pace.started(stage)
+        clock.now += start_s
+        pace.progress(stage, 0)
+        clock.now += 10.0
+        pace.progress(stage, 1)
+        clock.now += 3.0  # for the test split
+        queue.finished(stage.id)
+        pace.ended(stage)
+    assert pace.seconds_left() == pytest.approx(2 * (10 + (3 + 2 + 3) / 2))
