@@ -10,7 +10,7 @@ from raysweep.methods._batch import Batch, Run
 from raysweep.methods._masked import MaskedSettings
 from raysweep.methods._masks import normalised_patches, patchify, random_order
 from raysweep.methods._method import Method, full_precision
-from raysweep.settings import TRANSFORMER
+from raysweep.settings import TRANSFORMER, later
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ class MAESettings(MaskedSettings):
 
     mask_share: float = Field(0.75, gt=0, lt=1)
     """Share of the patches that are hidden."""
-    normalised_targets: bool = True
+    normalised_targets: bool = later(True)
     """Whether the pixels of each patch are to be predicted with mean 0 and variance 1; else as the encoder gets them.
 
     Without, an even patch is its brightness rather than its noise.
