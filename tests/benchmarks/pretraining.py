@@ -105,8 +105,9 @@ def _setup() -> dict[str, str]:
         "for the neighbours: random encoders gain 0.04 to 0.08, trained ones little, and it is not the usual "
         "protocol. The finest map alone: training for invariance to intensity lowers what it knows",
         "patients": "each seed has 200 of its own. Settings, and which methods train longer, were chosen with these "
-        "probes on the patients of seed 0, which this table leaves out. InfoMin alone was tried on these before, "
-        "with settings under which its loss ended at chance: others were then found on seed 0",
+        "probes on the patients of seed 0, which this table leaves out. Two runs on these came before: Barlow Twins at "
+        "twice the rate, whose neighbours lost, and InfoMin with settings under which its loss ended at chance; what "
+        "replaced them was found on seed 0",
         "limits": "a few tries a method, more for some than for others: the table shows that a method learns, not "
         "which learns best. Gains of 0.01 to 0.02 are weak evidence",
         "+-": "standard error of the gain over seeds (of patients, weights, order and augmentation)",
