@@ -79,10 +79,22 @@ CASES = [
         "unknown encoder", lambda _: {"backbones.small.encoder": "resnet18x"}, StudyError, ("'resnet18x'", "'resnet18'")
     ),
     Case(
+        "windows that a network does not take",
+        lambda _: {
+            "backbones.small": {"encoder": "test_vit", "options": {"patch_size": 14, "img_size": 224}},
+            "tasks.heart.architecture": "dpt",
+            "tasks.heart.training.image_size": 224,
+            "tasks.heart.evaluation.window_px": 96,
+        },
+        StudyError,
+        ("tasks.heart", "height=96", "divisible by 14"),
+    ),
+    Case(
         "size that an encoder does not take",
         lambda _: {
             "backbones.small": {"encoder": "vit_tiny_patch16_224", "options": {"patch_size": 64}},
             "tasks.heart.architecture": "dpt",
+            "tasks.heart.training.image_size": 128,
             "grid": {
                 "source": ["cardiac"],
                 "method": ["simclr"],
