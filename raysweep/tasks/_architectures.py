@@ -79,13 +79,13 @@ def build_network(design: Design, encoder: Encoder) -> nn.Module:
     return network
 
 
-def check_architecture(design: Design, backbone: Backbone, image_size: int) -> None:
+def check_architecture(design: Design, backbone: Backbone, *sizes: int) -> None:
     """Check that an architecture can be built on a backbone; torch is imported only for families not known to fit.
 
     Args:
         design: what it is built from.
         backbone: the encoder.
-        image_size: rows and columns of the slices that it is to take.
+        sizes: rows and columns of the slices that it is to take, one number each.
 
     Raises:
         StudyError: if it cannot, with the architectures that can.
@@ -93,34 +93,35 @@ def check_architecture(design: Design, backbone: Backbone, image_size: int) -> N
     if design.architecture in _ANY_PYRAMID and backbone.encoder.startswith(_PYRAMIDS):
         return
     try:
-        _check(design, backbone, image_size)
+        _check(design, backbone, *sizes)
     except StudyError as error:
         designs = {name: Design(name, 2, (32, 16), None) for name in get_args(Architecture)}
-        others = [name for name, other in designs.items() if _fits(other, backbone, image_size)]
+        others = [name for name, other in designs.items() if _fits(other, backbone, *sizes)]
         can = f"{', '.join(others)} can" if others else "no architecture can"
         raise StudyError(f"{error}; {can}") from error
 
 
-def _fits(design: Design, backbone: Backbone, image_size: int) -> bool:
+def _fits(design: Design, backbone: Backbone, *sizes: int) -> bool:
     try:
-        _check(design, backbone, image_size)
+        _check(design, backbone, *sizes)
     except StudyError:
         return False
     return True
 
 
-def _check(design: Design, backbone: Backbone, image_size: int) -> None:
-    """Build everything without memory for weights, and pass a slice without values through it."""
+def _check(design: Design, backbone: Backbone, *sizes: int) -> None:
+    """Build everything without memory for weights, and pass slices without values of each size through it."""
     from raysweep.sources.encoder import build_encoder
 
     with torch.device("meta"), torch.no_grad():
         network = build_network(design, build_encoder(backbone)).eval()
-        try:
-            shape = network(torch.zeros(2, backbone.channels, image_size, image_size)).shape[2:]
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise _refusal(design, backbone, error) from error
-    if tuple(shape) != (image_size, image_size):
-        raise _refusal(design, backbone, f"{image_size} pixels become {shape[0]}")
+        for size in sizes:
+            try:
+                shape = network(torch.zeros(2, backbone.channels, size, size)).shape[2:]
+            except (RuntimeError, ValueError, AssertionError) as error:
+                raise _refusal(design, backbone, error) from error
+            if tuple(shape) != (size, size):
+                raise _refusal(design, backbone, f"{size} pixels become {shape[0]}")
 
 
 def _build(design: Design, backbone: Backbone) -> nn.Module:

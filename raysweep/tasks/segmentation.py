@@ -98,8 +98,8 @@ class Segmentation(Task):
     @classmethod
     def check_backbone(cls, settings: SegmentationSettings, backbone: Backbone) -> None:
         """Check that the architecture can be built on a backbone, and takes crops and windows."""
-        for size in {settings.training.image_size, settings.evaluation.window_px or settings.training.image_size}:
-            check_architecture(_design(settings, 2), backbone, size)
+        crop_px = settings.training.image_size
+        check_architecture(_design(settings, 2), backbone, *{crop_px, settings.evaluation.window_px or crop_px})
 
     @classmethod
     def check_pack(cls, pack: Pack, settings: SegmentationSettings) -> None:

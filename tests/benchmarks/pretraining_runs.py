@@ -16,7 +16,8 @@ from raysweep.data.augment import apply, keep_whole
 from raysweep.data.slices import normalised, scaled_slices, shapes_of
 from raysweep.data.staging import open_located
 from raysweep.planning import Stage, build_plan
-from raysweep.results.read import store_tables
+from raysweep.results.live import live_files
+from raysweep.results.read import holding, read_files
 from raysweep.settings import CONVOLUTIONAL, TRANSFORMER, Augmentation
 from raysweep.sources.encoder import Encoder
 from raysweep.sources.snapshots import RANDOM_NORMALISATION, build_start, read_snapshot
@@ -155,7 +156,8 @@ def adapt_statistics(encoder: Encoder, probes: Probes) -> None:
 
 
 def _fastest_epoch_s(stage: Stage, store: Store) -> float:
-    rows = [row for row in store_tables(store)["epochs"].to_pylist() if row["stage"] == stage.id]
+    files = holding(live_files(store, "epochs"), {stage.id})
+    rows = read_files(store, "epochs", files, {stage.id}).to_pylist()
     elapsed_s = [row["elapsed_s"] for row in rows if row["split"] == "train" and row["metric"] == "loss"]
     return min(after - before for before, after in pairwise((0.0, *elapsed_s)))
 
