@@ -19,9 +19,13 @@ from raysweep.export.find import Found
 from raysweep.settings import Backbone
 from raysweep.sources.fit import with_channels
 from raysweep.sources.prefixes import flat
+from raysweep.tasks._architectures import Design, build_network, library_options
 
 _RGB = 3
 _IMPORT_TORCH = "import torch\n"
+_UNET = Design("unet", 4, (256, 128, 64, 32, 16), None)
+_DPT = Design("dpt", 4, (), None)
+"""What an encoder is exported inside of for segmentation-models-pytorch: its own defaults, and four classes."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +113,18 @@ def _no_torchvision(name: str) -> str:
 
 
 def _to_smp(found: Found, to: Path) -> Exported:
-    import segmentation_models_pytorch as smp
-
     if found.network is not None:
         return _save_smp(found, to)
-    backbone = found.backbone
-    encoder = smp.encoders.get_encoder(
-        f"tu-{backbone.encoder}", in_channels=backbone.channels, weights=None, **backbone.options
-    )
-    encoder.get_submodule("model").load_state_dict(found.encoder().model.state_dict(), strict=True)
-    _write(encoder.state_dict(), to, found)
-    options = "".join(f", {key}={value!r}" for key, value in backbone.options.items())
+    backbone, encoder = found.backbone, found.encoder()
+    design = _DPT if encoder.vit is not None else _UNET
+    network = build_network(design, encoder)
+    _write(network.get_submodule("encoder").state_dict(), to, found)
+    given = {"encoder_weights": None, "in_channels": backbone.channels, "classes": design.num_channels}
+    given |= library_options(design, backbone)
+    options = "".join(f", {key}={value!r}" for key, value in given.items())
     usage = (
-        f"model = smp.Unet('tu-{backbone.encoder}', encoder_weights=None, in_channels={backbone.channels}, "
-        f"classes=4{options})\nmodel.encoder.load_state_dict({_loader(to)})"
+        f"model = smp.{type(network).__name__}('tu-{backbone.encoder}'{options})\n"
+        f"model.encoder.load_state_dict({_loader(to)})"
     )
     return Exported(to, f"import segmentation_models_pytorch as smp\n{_imports(to)}{usage}")
 
@@ -137,8 +139,14 @@ def _save_smp(found: Found, to: Path) -> Exported:
             f"the network of stage {found.stage} is none of segmentation-models-pytorch; export its encoder as timm"
         )
     _refuse_file(to)
-    model = getattr(smp, network["class"])(**network["options"])
-    model.load_state_dict(dict(found.network.tensors), strict=True)
+    try:
+        model = getattr(smp, network["class"])(**network["options"])
+        model.load_state_dict(dict(found.network.tensors), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"segmentation-models-pytorch builds other layers than the {network['class']} of stage {found.stage} has, "
+            "as where a transformer's patches have a side that is no power of two; export its encoder as timm"
+        ) from error
     model.save_pretrained(to)
     _write_card(to, found)
     return Exported(to, f"import segmentation_models_pytorch as smp\nmodel = smp.from_pretrained({str(to)!r})")

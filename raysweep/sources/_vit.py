@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+PlainTransformer: TypeAlias = VisionTransformer | Eva
+"""Blocks of attention over patch tokens: ViT, DeiT III, DINOv2; with rotary positions, EVA-02 and DINOv3."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,14 @@ class Tokens:
 pytree.register_dataclass(Tokens)  # what maps over tensors in structures finds them in this one too
 
 
-def patch_size(vit: VisionTransformer) -> int:
+def patch_size(vit: PlainTransformer) -> int:
     """Return the side of a patch in pixels."""
     side: int = vit.patch_embed.patch_size[0]
     return side
 
 
 def vit_tokens(
-    vit: VisionTransformer,
+    vit: PlainTransformer,
     x: Tensor,
     *,
     hidden: Tensor | None = None,
@@ -57,18 +63,19 @@ def vit_tokens(
     prefix, patches = _add_positions(vit, embedded, grid)
     if kept is not None:
         patches = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[2]))
+    rotations = _rotations(vit, grid, kept)
     tokens = vit.norm_pre(vit.pos_drop(torch.cat((prefix, patches), 1)))
     wanted = (len(vit.blocks) - 1,) if blocks is None else blocks
     found = []
     for index, block in enumerate(vit.blocks):
-        tokens = block(tokens)
+        tokens = block(tokens) if rotations is None else block(tokens, rope=rotations[index])
         if index in wanted:
             normed = vit.norm(tokens)
             found.append(Tokens(normed[:, : prefix.shape[1]], normed[:, prefix.shape[1] :]))
     return found
 
 
-def _embed_patches(vit: VisionTransformer, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def _embed_patches(vit: PlainTransformer, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     side = patch_size(vit)
     if x.shape[2] % side or x.shape[3] % side:
         raise ValueError(f"slices of {x.shape[2]} x {x.shape[3]} pixels do not divide into patches of {side}")
@@ -77,7 +84,7 @@ def _embed_patches(vit: VisionTransformer, x: Tensor) -> tuple[Tensor, tuple[int
     return tokens, (embedded.shape[2], embedded.shape[3])
 
 
-def _add_positions(vit: VisionTransformer, patches: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _add_positions(vit: PlainTransformer, patches: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the prefix tokens (B, P, D) and the patches, each with its position added."""
     B = len(patches)
     parts = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
@@ -89,6 +96,18 @@ def _add_positions(vit: VisionTransformer, patches: Tensor, grid: tuple[int, int
     if num_placed:
         prefix = prefix + of_prefix
     return prefix, patches + resize_positions(of_patches, vit.patch_embed.grid_size, grid)
+
+
+def _rotations(vit: PlainTransformer, grid: tuple[int, int], kept: Tensor | None) -> Sequence[Tensor] | None:
+    """Return what turns the queries and keys of patches in each block; None for a network without rotary positions."""
+    rope = getattr(vit, "rope", None)
+    if rope is None:
+        return None
+    table: Tensor = rope.get_embed(shape=list(grid))  # (N, F), or of learnt frequencies (blocks, heads, N, F)
+    if kept is not None:  # (B, 1, K, F), or (blocks, B, heads, K, F)
+        table = table[..., kept, :]
+        table = table.transpose(1, 2) if table.ndim == 5 else table[:, None]
+    return table.unbind() if vit.rope_mixed else [table] * len(vit.blocks)
 
 
 def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

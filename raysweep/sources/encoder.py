@@ -7,14 +7,15 @@ from typing import Any
 import timm
 import torch
 from timm.models._features import FeatureGetterNet
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raysweep.errors import StudyError, did_you_mean
 from raysweep.settings import CONVOLUTIONAL, HIERARCHICAL, TRANSFORMER, Backbone
-from raysweep.sources._vit import Tokens, patch_size, vit_tokens
+from raysweep.sources._vit import PlainTransformer, Tokens, patch_size, vit_tokens
 
 _NUM_VIT_MAPS = 3
+_WHOLE = {"timm.models.vision_transformer", "timm.models.eva"}
+"""Modules of plain transformers, which timm would deprive of their final normalisation."""
 _ANY_SIZE: dict[str, dict[str, Any]] = {
     "timm.models.vision_transformer": {"dynamic_img_size": True},
     "timm.models.eva": {"dynamic_img_size": True},
@@ -41,10 +42,10 @@ class Encoder(nn.Module):
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
 
     @property
-    def vit(self) -> VisionTransformer | None:
+    def vit(self) -> PlainTransformer | None:
         """The plain vision transformer inside, or None for any other network."""
         inner = getattr(self.model, "model", None)
-        return inner if isinstance(inner, VisionTransformer) else None
+        return inner if isinstance(inner, PlainTransformer) else None
 
     @property
     def kind(self) -> str:
@@ -95,7 +96,7 @@ class Encoder(nn.Module):
         """
         return vit_tokens(self._tokeniser(), x, hidden=hidden, mask_token=mask_token, kept=kept)[0]
 
-    def _tokeniser(self) -> VisionTransformer:
+    def _tokeniser(self) -> PlainTransformer:
         if self.vit is None:
             raise StudyError(f"encoder {self.backbone.encoder!r} is {self.kind}: only plain transformers have tokens")
         return self.vit
@@ -128,7 +129,7 @@ def build_timm_model(backbone: Backbone) -> nn.Module:
         )
     options = timm_options(backbone)
     try:
-        whole = timm.models.model_entrypoint(backbone.encoder).__module__ == "timm.models.vision_transformer"
+        whole = timm.models.model_entrypoint(backbone.encoder).__module__ in _WHOLE
         model: nn.Module = timm.create_model(
             backbone.encoder, features_only=not whole, in_chans=backbone.channels, pretrained=False, **options
         )

@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from raysweep.settings import Augmentation
 
@@ -28,15 +29,15 @@ GPU_SHARE = 0.2
 class Features:
     """What an encoder returns for one slice."""
 
-    maps: tuple[Tensor | None, ...]
-    """None stands for the input, which some encoders return first."""
-    is_sequence: bool
-    """Whether the encoder returns several maps, or one tensor by itself."""
+    parts: tuple[Tensor | Literal["input"] | None, ...]
+    """Tensors; ``input``, which some encoders return first; None for prefix tokens that a transformer lacks."""
+    structure: pytree.TreeSpec
+    """The sequences, one in another or none, that the encoder returns them in."""
 
     @property
     def nbytes(self) -> int:
         """Memory that they take."""
-        return sum(one.nbytes for one in self.maps if one is not None)
+        return sum(one.nbytes for one in self.parts if isinstance(one, Tensor))
 
 
 class FeatureCache:
@@ -93,7 +94,7 @@ class FrozenEncoder:
         """Take the place of an encoder's forward pass.
 
         Args:
-            encoder: does not learn, and returns a tensor or a sequence of tensors for (B, C, H, W).
+            encoder: does not learn, and returns a tensor, or sequences of tensors, for (B, C, H, W).
             inputs: what the features depend on beside weights and key: arithmetic, device, normalisation.
             limit: bytes that all features of the process may take.
             cache: where features are kept.
@@ -120,11 +121,8 @@ class FrozenEncoder:
         if keys is None or len(keys) != len(x):
             return self._forward(x)
         found = [self._features(key, x[i : i + 1]) for i, key in enumerate(keys)]
-        joined = [
-            x if maps[0] is None else torch.cat([one for one in maps if one is not None])
-            for maps in zip(*(one.maps for one in found), strict=True)
-        ]
-        return joined if found[0].is_sequence else joined[0]
+        joined = [_joined(parts, x) for parts in zip(*(one.parts for one in found), strict=True)]
+        return pytree.tree_unflatten(joined, found[0].structure)
 
     def _features(self, key: Hashable, x: Tensor) -> Features:
         known = self._cache.of(self._name)
@@ -133,11 +131,17 @@ class FrozenEncoder:
             return known[full_key]
         with torch.inference_mode(False), torch.no_grad():  # what inference mode makes cannot be trained on
             output = self._forward(x)
-        is_sequence = not isinstance(output, Tensor)
-        maps = tuple(None if one is x else one for one in (output if is_sequence else [output]))
-        features = Features(maps, is_sequence)
+        parts, structure = pytree.tree_flatten(output)
+        features = Features(tuple("input" if one is x else one for one in parts), structure)
         self._cache.add(self._name, full_key, features, self._limit)
         return features
+
+
+def _joined(parts: Sequence[Any], x: Tensor) -> Tensor | None:
+    """Return what the slices of a batch (B, C, H, W) have in one place of the encoder's output."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    return x if parts[0] == "input" else None
 
 
 def content_keys(slices: Tensor) -> list[bytes]:

@@ -127,8 +127,6 @@ def _check(design: Design, backbone: Backbone, *sizes: int) -> None:
 def _build(design: Design, backbone: Backbone) -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    from raysweep.sources.encoder import timm_options
-
     classes: dict[str, type[nn.Module]] = {
         "unet": smp.Unet,
         "unetplusplus": smp.UnetPlusPlus,
@@ -137,7 +135,6 @@ def _build(design: Design, backbone: Backbone) -> nn.Module:
         "upernet": smp.UPerNet,
         "dpt": smp.DPT,
     }
-    without_head = {"num_classes": 0} if design.architecture == "dpt" else {}
     try:
         network = classes[design.architecture](
             f"tu-{backbone.encoder}",
@@ -145,14 +142,21 @@ def _build(design: Design, backbone: Backbone) -> nn.Module:
             in_channels=backbone.channels,
             classes=design.num_channels,
             **design.options(),
-            **without_head,
-            **timm_options(backbone),
+            **library_options(design, backbone),
         )
     except (ValueError, RuntimeError, TypeError, AssertionError, AttributeError) as error:
         raise _refusal(design, backbone, error) from error
     if design.architecture == "dpt":
         _take_any_patch(network)
     return network
+
+
+def library_options(design: Design, backbone: Backbone) -> dict[str, Any]:
+    """Return the options that the encoder inside a network is built with: its own, any input size, no classifier."""
+    from raysweep.sources.encoder import timm_options
+
+    without_head = {"num_classes": 0} if design.architecture == "dpt" else {}
+    return without_head | timm_options(backbone)
 
 
 def _take_any_patch(network: Any) -> None:
@@ -179,10 +183,11 @@ def _take_any_patch(network: Any) -> None:
 
 def _weights_for(inner: nn.Module, encoder: Encoder) -> dict[str, torch.Tensor]:
     """Return the encoder's weights under the names of the module inside a network; what that lacks is left out."""
-    state = encoder.model.state_dict()
+    state, wanted = encoder.model.state_dict(), inner.state_dict()
     if encoder.kind == TRANSFORMER:  # the whole network inside, where ours has a feature extractor around it
         state = {key.removeprefix("model."): value for key, value in state.items()}
-    wanted = inner.state_dict().keys()
+        # The normalisation of pooled tokens: no map is made of it.
+        state |= {key: value for key, value in wanted.items() if key.startswith("fc_norm.")}
     return {key: value for key, value in state.items() if key in wanted}
 
 

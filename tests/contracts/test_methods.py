@@ -30,6 +30,9 @@ SWIN = Backbone(
     encoder="swin_tiny_patch4_window7_224",
     options={"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
 )
+ROTARY = Backbone(
+    encoder="vit_small_patch16_dinov3", options={"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3}
+)
 WIDER_VIT = Backbone(encoder="vit_tiny_patch16_224", options={"depth": 3})
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
@@ -162,7 +165,7 @@ def test_encoder_handed_on_loads_strictly_into_a_fresh_one(name):
 
 def test_every_type_of_encoder_is_trained_or_refused(name):
     types = registry.load("methods", name).METHOD.encoder_types
-    for kind, backbone in ((CONVOLUTIONAL, CONV), (TRANSFORMER, VIT), (HIERARCHICAL, SWIN)):
+    for kind, backbone in ((CONVOLUTIONAL, CONV), (TRANSFORMER, VIT), (TRANSFORMER, ROTARY), (HIERARCHICAL, SWIN)):
         if kind not in types:
             with pytest.raises(Exception, match=f"method '{name}' trains .* encoders, but .* is {kind}"):
                 build_method(name, backbone=backbone)

@@ -18,10 +18,11 @@ from raysweep.errors import RaysweepError, StoreError, WeightsError
 from raysweep.export import export, find_trained
 from raysweep.settings import Backbone, Normalisation
 from raysweep.sources.encoder import build_encoder
-from raysweep.sources.models import read_model
-from raysweep.sources.snapshots import read_snapshot, write_snapshot
+from raysweep.sources.models import read_model, write_model
+from raysweep.sources.snapshots import Start, read_snapshot, write_snapshot
 from raysweep.store import LedgerRecord, Store
 from raysweep.sweep import run
+from raysweep.tasks._architectures import Design, build_network
 
 CHAIN = {"grid.source": ["leaves-cardiac"], "grid.pretrain_epochs": [1], "tasks.heart.training.epochs": 1}
 CELL = "heart/small/leaves-cardiac/simclr/1ep/n4/s0"
@@ -35,6 +36,13 @@ def finished(tiny_study, tmp_path_factory):
     launched = run(study, store=store, executor="inline")
     assert launched.outcome.is_complete
     return store, launched.plan
+
+
+TRANSFORMERS = {
+    "test_vit": Backbone(encoder="test_vit", options={"patch_size": 8}),
+    "test_rotary": Backbone(encoder="vit_small_patch16_dinov3", options={"embed_dim": 48, "num_heads": 3}),
+    "test_pooled": Backbone(encoder="eva02_tiny_patch14_224", options={"patch_size": 16}),
+}
 
 
 def snapshot_of(store: Store, backbone: Backbone, stage: str = "abcdef0123"):
@@ -95,6 +103,44 @@ def test_segmentation_models_pytorch_loads_an_encoder_into_its_own(tiny_store, t
     slices = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(unet.eval().encoder(slices)[-1], encoder.feature_maps(slices)[-1])
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_rotary", "test_pooled"])
+def test_segmentation_models_pytorch_loads_a_transformer_into_its_dpt(tiny_store, tmp_path, name):
+    encoder = snapshot_of(tiny_store, TRANSFORMERS[name])
+    done = export(find_trained(tiny_store, "abcdef"), tmp_path / "e.safetensors", "segmentation-models-pytorch")
+    space: dict = {}
+    exec(done.usage, space)
+    slices = torch.rand(2, 1, 4 * encoder.patch_px, 4 * encoder.patch_px)
+    with torch.no_grad():
+        inner = space["model"].eval().encoder.model
+        torch.testing.assert_close(
+            inner.forward_intermediates(slices, norm=True)[1][-1], encoder.feature_maps(slices)[-1]
+        )
+
+
+@pytest.mark.parametrize("side", [14, 16])
+def test_a_dpt_is_exported_whole_where_the_library_takes_its_patches(tiny_store, tmp_path, side):
+    torch.manual_seed(0)
+    backbone = Backbone(encoder="test_vit", options={"patch_size": side, "img_size": 4 * side})
+    encoder = build_encoder(backbone)
+    network = build_network(Design("dpt", 2, (), 32), encoder).eval()
+    write_model(tiny_store, "abcdef0123", network, Start(encoder, Normalisation()), {}, ["background", "heart"])
+    tiny_store.record(LedgerRecord("abcdef0123", "done", ()))
+    found = find_trained(tiny_store, "abcdef0123")
+    if side == 14:
+        with pytest.raises(
+            WeightsError, match=r"other layers than the DPT of stage abcdef0123 has, as where.* as timm"
+        ):
+            export(found, tmp_path / "dpt", "segmentation-models-pytorch")
+        assert not (tmp_path / "dpt").exists()
+        export(found, tmp_path / "e.safetensors", "timm")
+        return
+    export(found, tmp_path / "dpt", "segmentation-models-pytorch")
+    slices = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        theirs = smp.from_pretrained(str(tmp_path / "dpt")).eval()
+        torch.testing.assert_close(theirs(slices), network(slices))
 
 
 def test_huggingfaces_timm_loads_an_encoder_with_its_input(tiny_store, tmp_path):

@@ -17,6 +17,13 @@ SWIN = Backbone(
 )
 
 
+ROTARY = [
+    Backbone(encoder="vit_small_patch16_dinov3", options={"depth": 3, "embed_dim": 48, "num_heads": 3}),
+    Backbone(encoder="eva02_tiny_patch14_224", options={"depth": 3}),
+    Backbone(encoder="vit_small_patch16_rope_mixed_224", options={"depth": 3, "embed_dim": 48, "num_heads": 3}),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -31,7 +38,10 @@ SWIN = Backbone(
         ("swinv2_tiny_window8_256", HIERARCHICAL),
         ("pvt_v2_b0", HIERARCHICAL),
         ("maxvit_tiny_tf_224", HIERARCHICAL),
-        ("eva02_tiny_patch14_224", HIERARCHICAL),
+        ("eva02_tiny_patch14_224", TRANSFORMER),
+        ("vit_small_patch16_dinov3", TRANSFORMER),
+        ("vit_small_patch16_rope_mixed_224", TRANSFORMER),
+        ("beit_base_patch16_224", HIERARCHICAL),
     ],
 )
 def test_types_are_told_apart_without_memory_for_weights(name, kind):
@@ -102,8 +112,47 @@ def test_kept_patches_are_encoded_alone():
     assert tokens.patches.shape == (2, 3, 64)
 
 
-def test_a_transformer_keeps_its_final_normalisation():
-    encoder = build_encoder(VIT)
+def rotary(backbone):
+    """A network of rotary positions whose blocks do more than pass their input on."""
+    torch.manual_seed(0)
+    encoder = build_encoder(backbone).eval()
+    for parameter in encoder.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.rand_like(parameter)
+    return encoder, torch.rand(2, 1, 4 * encoder.patch_px, 6 * encoder.patch_px)
+
+
+@pytest.mark.parametrize("backbone", ROTARY, ids=lambda b: b.encoder)
+def test_rotary_transformers_have_the_tokens_and_maps_of_timm_at_any_size(backbone):
+    encoder, x = rotary(backbone)
+    with torch.no_grad():
+        tokens = encoder.tokens(x)
+        joined = torch.cat((tokens.prefix, tokens.patches), 1)
+        torch.testing.assert_close(joined, encoder.vit.forward_features(x), atol=1e-5, rtol=1e-4)
+        for ours, theirs in zip(encoder.feature_maps(x), encoder.model(x), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ROTARY, ids=lambda b: b.encoder)
+def test_kept_patches_of_rotary_transformers_keep_their_places(backbone):
+    """They are what a network makes of all patches whose attention the others are masked from."""
+    encoder, x = rotary(backbone)
+    kept = torch.stack([torch.randperm(24)[:9] for _ in range(2)])
+    num_prefix = encoder.vit.num_prefix_tokens
+    seen = torch.zeros(2, num_prefix + 24, dtype=torch.bool)
+    seen[:, :num_prefix] = True
+    seen.scatter_(1, kept + num_prefix, True)
+    with torch.no_grad():
+        expected = encoder.vit.forward_features(x, attn_mask=seen[:, None, None])
+        tokens = encoder.tokens(x, kept=kept)
+    torch.testing.assert_close(tokens.prefix, expected[:, :num_prefix], atol=1e-5, rtol=1e-4)
+    index = (kept + num_prefix)[..., None].expand(-1, -1, expected.shape[2])
+    torch.testing.assert_close(tokens.patches, expected.gather(1, index), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", [VIT, ROTARY[0]], ids=lambda b: b.encoder)
+def test_a_transformer_keeps_its_final_normalisation(backbone):
+    encoder = build_encoder(backbone)
     assert "model.norm.weight" in encoder.model.state_dict()
 
 

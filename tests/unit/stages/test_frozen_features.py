@@ -7,12 +7,14 @@ from torch import nn
 from raysweep.planning import build_plan
 from raysweep.results.read import store_tables
 from raysweep.results.schemas import TABLES
-from raysweep.settings import Augmentation
+from raysweep.settings import Augmentation, Backbone
+from raysweep.sources.encoder import build_encoder
 from raysweep.stages import frozen_features
 from raysweep.stages.frozen_features import FeatureCache, FrozenEncoder, content_keys, leaves_whole
 from raysweep.stages.run import run_stage
 from raysweep.store import Store
 from raysweep.sweep import _facts
+from raysweep.tasks._architectures import Design, build_network
 
 WHOLE = {"crop_scale": [1, 1], "flip_p": 0, "jitter_p": 0, "blur_p": 0}
 
@@ -77,6 +79,28 @@ def test_an_encoder_that_returns_one_tensor_still_does_when_all_is_known():
     outputs = [run_batch(net, FrozenEncoder(net, "", 10**6, cache), x) for net in nets]
     assert torch.equal(outputs[0], outputs[1])
     assert outputs[1].shape == (3, 2, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "architecture", "options"),
+    [
+        ("test_resnet", "unet", {}),
+        ("test_vit", "dpt", {}),
+        ("test_vit", "dpt", {"class_token": False, "global_pool": "avg"}),
+    ],
+)
+def test_networks_give_the_masks_that_they_give_without_shared_features(encoder, architecture, options):
+    """Encoders return maps, and plain transformers maps and their prefix tokens, or None where they have none."""
+    torch.manual_seed(0)
+    built = build_encoder(Backbone(encoder=encoder, options=options))
+    network = build_network(Design(architecture, 2, (16, 16, 8, 8, 8), 32), built).eval()
+    inner, x = network.get_submodule("encoder"), torch.randn(3, 1, 64, 64)
+    inner.requires_grad_(False)
+    expected = network(x)
+    frozen = FrozenEncoder(inner, "", 10**8, FeatureCache())
+    for _ in range(2):
+        with frozen.known_as(content_keys(x)):
+            torch.testing.assert_close(network(x), expected)
 
 
 def test_features_stay_within_the_limit_and_the_oldest_encoder_gives_way():

@@ -20,6 +20,8 @@ from raysweep.tasks._architectures import (
 
 ARCHITECTURES = get_args(Architecture)
 ENCODERS = ("test_resnet", "test_convnext", "test_vit")
+ROTARY = Backbone(encoder="vit_small_patch16_dinov3", options={"patch_size": 8, "embed_dim": 48, "num_heads": 3})
+POOLED = Backbone(encoder="eva02_tiny_patch14_224")
 
 
 def design(name: str, num_channels: int = 3) -> Design:
@@ -65,10 +67,15 @@ def test_the_encoder_inside_sees_what_the_pretrained_one_sees(name):
         torch.testing.assert_close(one, other)
 
 
-def test_the_transformer_inside_sees_what_the_pretrained_one_sees():
-    ours = build_encoder(Backbone(encoder="test_vit")).eval()
+@pytest.mark.parametrize(
+    ("backbone", "pixels"),
+    [(Backbone(encoder="test_vit"), 64), (ROTARY, 64), (POOLED, 56)],
+    ids=["absolute", "rotary", "pooled"],
+)
+def test_the_transformer_inside_sees_what_the_pretrained_one_sees(backbone, pixels):
+    ours = build_encoder(backbone).eval()
     network = build_network(design("dpt"), ours).eval()
-    slices = torch.randn(2, 1, 64, 64)
+    slices = torch.randn(2, 1, pixels, pixels)
     (maps, _), vit = network.get_submodule("encoder")(slices), ours.vit
     normed = vit.norm(maps[-1].flatten(2).transpose(1, 2)).transpose(1, 2).reshape(maps[-1].shape)
     torch.testing.assert_close(normed, ours.feature_maps(slices)[-1])
@@ -96,7 +103,14 @@ def test_a_refusal_names_what_can_be_built():
 
 
 @pytest.mark.parametrize(
-    "encoder", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_small_patch8_224"]
+    "encoder",
+    [
+        "vit_small_patch14_dinov2",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_small_patch8_224",
+        "vit_small_patch16_dinov3",
+        "eva02_tiny_patch14_224",
+    ],
 )
 def test_transformers_of_2026_are_built_at_the_size_they_are_trained_at(encoder):
     check_architecture(design("dpt"), Backbone(encoder=encoder), 224)
