@@ -46,8 +46,9 @@ def test_it_describes_itself(packed):
     assert pack.split_rule
 
 
-def test_default_options_are_valid(packed):
-    packed[1].Options()
+def test_default_options_survive_a_round_trip(packed):
+    defaults = packed[1].Options()
+    assert packed[1].Options.model_validate(defaults.model_dump(mode="json")) == defaults
 
 
 def test_packing_again_gives_the_same_bytes(packed):

@@ -159,8 +159,10 @@ def test_bfloat16_autocast_and_channels_last_keep_the_loss_in_float32(name):
 
 
 def test_encoder_handed_on_loads_strictly_into_a_fresh_one(name):
-    fresh = build_encoder(backbone_for(name))
-    fresh.load_state_dict(build_method(name).encoder().state_dict(), strict=True)
+    fresh, handed = build_encoder(backbone_for(name)), build_method(name).encoder().eval()
+    fresh.load_state_dict(handed.state_dict(), strict=True)
+    slices = torch.rand(2, 1, 32, 32)
+    assert torch.equal(fresh.eval()(slices), handed(slices))
 
 
 def test_every_type_of_encoder_is_trained_or_refused(name):

@@ -114,7 +114,11 @@ def test_sela_assigns_the_whole_data_set_in_about_equal_shares():
 def test_clusters_come_from_the_bank_after_the_first_epoch():
     method = build_method("sela-v2")
     method.before_epoch(0, whole_slices(draw_batch(method)))
+    memory = method.nets["memory"]
+    before = memory.clusters.clone()
+    memory.vectors.copy_(memory.vectors.flip(1))
     method.before_epoch(1, iter(()))  # asks for no slices
+    assert torch.equal(memory.clusters, before.flip(1))
 
 
 def test_balanced_assignments_sum_to_one_and_fill_every_cluster():

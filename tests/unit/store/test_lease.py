@@ -113,14 +113,14 @@ def test_dead_holder_on_this_machine_is_replaced_at_once(monkeypatch):
     memory.objects["driver.lock/000001.json"] = dead
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("nothing to wait for"))
     with take(memory):
-        pass
+        assert "driver.lock/000002.json" in memory.objects
 
 
 def test_claim_that_cannot_be_read_runs_out_too(elsewhere):
     memory = Memory()
     memory.objects["driver.lock/000001.json"] = b"\xff"
     with take(memory):
-        pass
+        assert "driver.lock/000002.json" in memory.objects
 
 
 def test_holder_that_was_replaced_stops(interrupted):

@@ -358,7 +358,8 @@ def test_an_architecture_that_an_encoder_cannot_carry_is_told_before_anything_ru
 
 
 def test_a_method_off_the_grid_is_not_asked():
-    fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
+    study = fake_study({"pretraining.methods": {"mae": {"mask_share": 0.5}}})
+    assert "mae" not in study.grid.method
 
 
 def test_gpus_of_a_pretraining_are_ranks_of_it():
