@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from raysweep.engine.queue import ENDED, StageQueue, State
@@ -15,7 +16,8 @@ class Pace:
 
     The time left is the larger of the longest remaining path and the remaining work divided by the workers, both
     stretched by what the work done so far took against its estimate; and for each stage that is left the time that
-    stages took beside their epochs. The start of the first ones is left out, as workers start then.
+    stages took beside their epochs, and that workers stood idle before stages that were ready. The start of the first
+    ones is left out, as workers start then.
     """
 
     def __init__(self, queue: StageQueue, rates: Rates, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,6 +35,7 @@ class Pace:
                 self._done += seconds
         self._estimated_s = self._taken_s = self._beside_s = 0.0
         self._launched: dict[str, float] = {}
+        self._idle_since: deque[float] = deque()
         self._num_ended = 0
 
     @property
@@ -44,7 +47,9 @@ class Pace:
         """Note that an attempt is on its way."""
         self._begun.pop(stage.id, None)
         if self._num_ended:
-            self._launched[stage.id] = self._clock()
+            now = self._launched[stage.id] = self._clock()
+            idle_s = now - self._idle_since.popleft() if self._idle_since else 0.0
+            self._beside_s += min(idle_s, self._queue.waited_s(stage.id))
 
     def progress(self, stage: Stage, epoch: int) -> None:
         """Note that a stage has reached an epoch; its first report says where it continues from."""
@@ -63,6 +68,7 @@ class Pace:
     def ended(self, stage: Stage) -> None:
         """Note that an attempt has ended: work of a stage that will not run any more is no work left."""
         begun = self._begun.get(stage.id)
+        self._idle_since.append(self._clock())
         if begun is not None and self._reached[stage.id] == stage.epochs:
             self._beside_s += self._clock() - begun
             self._num_ended += 1
@@ -77,8 +83,7 @@ class Pace:
             return None
         stretch = self._taken_s / self._estimated_s
         work_s = (self._total - self._done) / self._most_workers
-        num_left = sum(count for state, count in self._queue.counts.items() if state not in ENDED)
-        beside_s = num_left * self._beside_s / max(1, self._num_ended) / self._most_workers
+        beside_s = self._queue.num_left * self._beside_s / max(1, self._num_ended) / self._most_workers
         return max(work_s, self._longest_path_s()) * stretch + beside_s
 
     def _longest_path_s(self) -> float:

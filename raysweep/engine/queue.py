@@ -119,11 +119,16 @@ class StageQueue:
         return self._counts
 
     @property
+    def num_left(self) -> int:
+        """Stages that have not ended."""
+        return len(self.stages) - sum(self._counts[state] for state in ENDED)
+
+    @property
     def is_finished(self) -> bool:
         """Whether every stage has ended, or, while draining, none runs any more."""
         if self.is_draining:
             return self._counts[State.RUNNING] == 0
-        return sum(self._counts[state] for state in ENDED) == len(self.stages)
+        return self.num_left == 0
 
     def drain(self) -> None:
         """Hand out nothing any more."""

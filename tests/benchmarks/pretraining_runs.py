@@ -66,7 +66,9 @@ _TEACHER: dict[str, Any] = {"num_small_crops": 0, "num_prototypes": 64, "teacher
 _OF_METHODS: dict[str, dict[str, Any]] = {
     "simmim": {"mask_px": 8},  # one patch; squares of 32 pixels would leave two by two
     "mae": {"normalised_targets": False},  # a patch of 4 x 4 pixels is even, so that normalised it is noise
-    "ibot": {"hidden_features": 128, **_TEACHER},  # the head runs on every patch and would take most of the time
+    # The head runs on every patch and would take most of the time. Every view with a third to two thirds of its patches
+    # hidden: of half of the views a tenth to a half, as by default, leaves six of 64 patches to learn from.
+    "ibot": {"hidden_features": 128, "mask_p": 1.0, "mask_share": (0.3, 0.7), **_TEACHER},
     "dinov2": {"hidden_features": 128, **_TEACHER},
     "dino": _TEACHER,
     "supervised": {"learn": "masks"},

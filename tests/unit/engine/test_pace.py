@@ -18,7 +18,8 @@ class Clock:
 def following(*fakes: Fake):
     plan = fake_plan(fakes)
     rates = Rates({"": Measured(10.0)})
-    queue, clock = StageQueue(plan, {}, cost=rates.stage_s), Clock()
+    clock = Clock()
+    queue = StageQueue(plan, {}, cost=rates.stage_s, clock=clock)
     return queue, Pace(queue, rates, clock), clock
 
 
@@ -87,6 +88,36 @@ def test_work_of_a_stage_that_failed_for_good_is_no_work_left():
     pace.ended(fails)
     assert pace.share_done == pytest.approx(6 / 10)
     assert pace.seconds_left() == pytest.approx(4 * 10)
+
+
+def run_whole(queue, pace, clock):
+    """Run the next stage in ten seconds an epoch."""
+    stage = begin(queue, pace)
+    clock.now += 10.0 * stage.epochs
+    pace.progress(stage, stage.epochs)
+    queue.finished(stage.id)
+    pace.ended(stage)
+
+
+def test_idle_workers_count_while_stages_are_ready():
+    queue, pace, clock = following(*(Fake(name, epochs=1) for name in "abcd"))
+    run_whole(queue, pace, clock)
+    clock.now += 4.0
+    run_whole(queue, pace, clock)
+    assert pace.seconds_left() == pytest.approx(2 * (10 + 4 / 2))
+
+
+def test_idle_workers_do_not_count_while_stages_wait_for_others():
+    children = (Fake(name, parent=("parent", 3)) for name in ("child", "last"))
+    queue, pace, clock = following(Fake("parent", epochs=3), Fake("short", epochs=1), *children)
+    parent, short = begin(queue, pace), begin(queue, pace)
+    for stage, end in ((short, 10.0), (parent, 30.0)):
+        clock.now = end
+        pace.progress(stage, stage.epochs)
+        queue.finished(stage.id)
+        pace.ended(stage)
+    run_whole(queue, pace, clock)
+    assert pace.seconds_left() == pytest.approx(10)
 
 
 def test_what_stages_take_beside_their_epochs_counts_for_each_that_is_left():
