@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from io import StringIO
 from typing import Any
 
 import timm
@@ -105,7 +107,8 @@ def fit_state(
         prefix: what stands before the encoder's keys; None to find it.
 
     Raises:
-        WeightsError: if it cannot be told which of several networks in the file is meant.
+        WeightsError: if it cannot be told which of several networks in the file is meant, or a part of the weights has
+            no place in the architecture.
     """
     named = as_pytorch(state)
     found_prefix = find_prefix(named, [_plain(key, target) for key in target], prefix)
@@ -185,10 +188,22 @@ def _filtered(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tens
     model = _whole_model(backbone)
     kept = {key: value for key, value in state.items() if not HEADS.match(key)}
     try:
-        converted: dict[str, Tensor] = convert(kept, model)
+        with redirect_stdout(StringIO()):  # it prints what it tries
+            converted: dict[str, Tensor] = convert(kept, model)
     except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError):
         return None  # not the kind of weights it knows: what did not match stays the answer
+    _refuse_lost_biases(backbone, kept, converted)
     return converted
+
+
+def _refuse_lost_biases(backbone: Backbone, state: Mapping[str, Tensor], converted: Mapping[str, Tensor]) -> None:
+    """Raise if biases of attention were left out that are not zero: timm's plain DINOv3 has none."""
+    lost = [key for key, value in state.items() if key.endswith("qkv.bias") and bool(value.any())]
+    if not lost or any(key.endswith(("qkv.bias", "q_bias", "q_proj.bias")) for key in converted):
+        return
+    other = f"{backbone.encoder}_qkvb"
+    way_out = f": use encoder {other!r}" if timm.is_model(other) else ""
+    raise WeightsError(f"{lost[0]} is not zero, and encoder {backbone.encoder!r} has no biases there{way_out}")
 
 
 def _differs_in_channels(value: Tensor, wanted: Tensor) -> bool:

@@ -43,6 +43,17 @@ _DINOV2 = (
     (re.compile(r"^encoder\.layer\.(\d+)\."), r"blocks.\1."),
     (re.compile(r"^layernorm\."), "norm."),
 )
+_DINOV3 = (
+    (re.compile(r"^embeddings\.(cls_token|mask_token)$"), r"\1"),
+    (re.compile(r"^embeddings\.register_tokens$"), "storage_tokens"),
+    (re.compile(r"^embeddings\.patch_embeddings\."), "patch_embed.proj."),
+    (re.compile(r"^(?:model\.)?layer\.(\d+)\."), r"blocks.\1."),
+    (re.compile(r"\.attention\.o_proj\."), ".attn.proj."),
+    (re.compile(r"\.layer_scale([12])\.lambda1$"), r".ls\1.gamma"),
+)
+_MLP = {False: {"up_proj": "fc1", "down_proj": "fc2"}, True: {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}}
+"""Layers between attentions, without and with a gate."""
+_SEPARATE = re.compile(r"(?P<block>blocks\.\d+)\.attention\.(?P<part>[qkv])_proj\.(?P<leaf>weight|bias)")
 _QKV = re.compile(r"(?P<block>.*blocks\.\d+)\.attention\.attention\.(?P<part>query|key|value)\.(?P<leaf>weight|bias)")
 
 
@@ -192,9 +203,43 @@ def _from_dinov2(state: Mapping[str, Tensor]) -> State:
     return converted
 
 
+def _is_dinov3(state: Mapping[str, Tensor]) -> bool:
+    return any(key.endswith("embeddings.register_tokens") for key in state) and any(
+        key.endswith(".attention.o_proj.weight") for key in state
+    )
+
+
+def _from_dinov3(state: Mapping[str, Tensor]) -> State:
+    """Convert the DINOv3 vision transformer of the transformers library to the names of its original code.
+
+    Source: modeling_dinov3_vit of transformers 4.56 and 5; facebookresearch/dinov3.
+    """
+    root = next(key for key in state if key.endswith("embeddings.register_tokens"))
+    root = root.removesuffix("embeddings.register_tokens")
+    mlp = _MLP[any(".mlp.gate_proj." in key for key in state)]
+    converted: State = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        name = key.removeprefix(root)
+        for pattern, replacement in _DINOV3:
+            name = pattern.sub(replacement, name)
+        name = re.sub(r"\.mlp\.(\w+_proj)\.", lambda match: f".mlp.{mlp.get(match[1], match[1])}.", name)
+        if match := _SEPARATE.fullmatch(name):
+            parts.setdefault(f"{match['block']}.attn.qkv.{match['leaf']}", {})[match["part"]] = value
+        else:
+            converted[name] = value
+    for name, found in parts.items():
+        if name.endswith("bias") and {"q", "v"} <= found.keys():
+            found.setdefault("k", torch.zeros_like(found["q"]))  # keys have none
+        if len(found) == 3:  # an incomplete one stays missing, and is reported
+            converted[name] = torch.cat([found[part] for part in "qkv"])
+    return converted
+
+
 _LAYOUTS: tuple[tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[Mapping[str, Tensor]], State]], ...] = (
     (_is_haiku, _from_haiku),
     (_is_simclr, _from_simclr),
     (_is_dinov2, _from_dinov2),
+    (_is_dinov3, _from_dinov3),
     (lambda state: _child_root(state) is not None, _from_children),
 )

@@ -41,8 +41,18 @@ EPOCHS = 20
 LONGER = dict.fromkeys(("insdis", "pirl", "infomin"), 40)
 _PRECISIONS = {CONVOLUTIONAL: "bfloat16", TRANSFORMER: "float32"}  # whichever is faster on a CPU that has both
 _PACK = {"slices": 3, "frames": 2, "size_px": [72, 88], "cine": False}
-_PATCH_PX = {"mae": 4}
-"""Side of a transformer's patches where it is not 8: of squares of 8 MAE, which sees a quarter, sees no whole heart."""
+_VIT = {"encoder": "test_vit", "channels": 1, "options": {"patch_size": 8}}
+# Of squares of 8 MAE, which sees a quarter, sees no whole heart.
+_FINER = {**_VIT, "options": {"patch_size": 4}}
+# As wide and deep as test_vit, but with positions that turn queries and keys, as in DINOv3, where test_vit learns
+# vectors to add: with those the neighbours of I-JEPA's tokens stayed below the random encoder's.
+_ROTARY = {
+    "encoder": "vit_small_patch16_dinov3",
+    "channels": 1,
+    "options": {"patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 2, "init_values": 1.0},
+}
+_TRANSFORMERS: dict[str, dict[str, Any]] = {"mae": _FINER, "i-jepa": _ROTARY}
+"""The transformer of a method, where it is not test_vit with patches of 8 pixels."""
 _OPTIMISATION = {"optimiser": "adamw", "weight_decay": 0.01, "warmup_epochs": 1, "clip_norm": 3.0}
 # At twice the rate, and transformers at four times, probes of one run differed from those of the next by more than
 # training gained, projections collapsed, or features came near a single direction (an effective rank of 2).
@@ -66,11 +76,13 @@ _TEACHER: dict[str, Any] = {"num_small_crops": 0, "num_prototypes": 64, "teacher
 _OF_METHODS: dict[str, dict[str, Any]] = {
     "simmim": {"mask_px": 8},  # one patch; squares of 32 pixels would leave two by two
     "mae": {"normalised_targets": False},  # a patch of 4 x 4 pixels is even, so that normalised it is noise
-    # The head runs on every patch and would take most of the time. Every view with a third to two thirds of its patches
-    # hidden: of half of the views a tenth to a half, as by default, leaves six of 64 patches to learn from.
+    # A head of full width would take most of the time, as it runs on every patch. A third to two thirds of the patches
+    # of every view are hidden: with a tenth to a half of every other view's, the default, neighbours gained nothing.
     "ibot": {"hidden_features": 128, "mask_p": 1.0, "mask_share": (0.3, 0.7), **_TEACHER},
     "dinov2": {"hidden_features": 128, **_TEACHER},
     "dino": _TEACHER,
+    # Narrower than the encoder, and deeper than other predictors here, as in the paper.
+    "i-jepa": {"predictor_features": 32, "predictor_depth": 4},
     "supervised": {"learn": "masks"},
     "tico": {"tau_start": 0.9, "tau_end": 0.99},  # with slower targets both probes fell below the random encoder's
     "deepcluster-v2": _CLUSTERS,
@@ -179,7 +191,7 @@ def backbone_of(name: str) -> dict[str, Any]:
     """Return the backbone that a method is trained on here."""
     if encoder_of(name) == CONVOLUTIONAL:
         return {"encoder": "test_resnet", "channels": 1}
-    return {"encoder": "test_vit", "channels": 1, "options": {"patch_size": _PATCH_PX.get(name, 8)}}
+    return _TRANSFORMERS.get(name, _VIT)
 
 
 def settings_of(name: str) -> dict[str, Any]:

@@ -118,6 +118,84 @@ def test_transformers_naming_of_dinov2_joins_query_key_and_value():
         torch.testing.assert_close(converted[key], value, rtol=0, atol=0)
 
 
+SMALL_V3 = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+def dinov3(name: str, biased: bool):
+    """A DINOv3 of timm with random weights, and its state with the names of the original code."""
+    torch.manual_seed(3)
+    model = timm.create_model(name, num_classes=0, **SMALL_V3).eval()
+    original = {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.ones(4)}
+    for parameter in model.parameters():
+        parameter.data = torch.randn_like(parameter)
+    renamed = {"gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma", "reg_token": "storage_tokens"}
+    renamed |= {"fc1_g": "w1", "fc1_x": "w2", "mlp.fc2": "mlp.w3"} if "plus" in name else {}
+    for key, value in model.state_dict().items():
+        for ours, theirs in renamed.items():
+            key = key.replace(ours, theirs)
+        original[key] = value
+    for block in range(2):
+        of_queries, of_values = (original.pop(f"blocks.{block}.attn.{part}_bias", torch.zeros(48)) for part in "qv")
+        if biased:
+            assert of_queries.any()
+        original[f"blocks.{block}.attn.qkv.bias"] = torch.cat([of_queries, torch.zeros(48), of_values])
+    return model, original
+
+
+def as_transformers(original: published.State, layers: str) -> published.State:
+    """Rename a DINOv3 as the transformers library holds it: queries, keys and values apart, keys without a bias."""
+    renamed = {
+        "storage_tokens": "embeddings.register_tokens", "patch_embed.proj": "embeddings.patch_embeddings",
+        "blocks.": layers, "attn.proj": "attention.o_proj", "ls1.gamma": "layer_scale1.lambda1",
+        "ls2.gamma": "layer_scale2.lambda1", "mlp.fc1": "mlp.up_proj", "mlp.fc2": "mlp.down_proj",
+        "mlp.w1": "mlp.gate_proj", "mlp.w2": "mlp.up_proj", "mlp.w3": "mlp.down_proj",
+        "cls_token": "embeddings.cls_token", "mask_token": "embeddings.mask_token",
+    }  # fmt: skip
+    theirs = {}
+    for key, value in original.items():
+        for name, other in renamed.items():
+            key = key.replace(name, other)
+        if ".attn.qkv." in key:
+            for part, piece in zip("qkv", value.chunk(3), strict=True):
+                if (part, key.rpartition(".")[2]) != ("k", "bias"):
+                    theirs[key.replace(".attn.qkv.", f".attention.{part}_proj.")] = piece
+        elif not key.startswith("rope"):
+            theirs[key] = value
+    return theirs
+
+
+@pytest.mark.parametrize("wrapped", ["", "backbone."])
+@pytest.mark.parametrize("layers", [None, "layer.", "model.layer."])
+@pytest.mark.parametrize(
+    ("name", "biased"),
+    [
+        ("vit_small_patch16_dinov3", False),
+        ("vit_small_patch16_dinov3_qkvb", True),
+        ("vit_small_plus_patch16_dinov3", False),
+        ("vit_small_plus_patch16_dinov3_qkvb", True),
+    ],
+)
+def test_dinov3_loads_as_its_authors_and_as_the_transformers_library_name_it(name, biased, layers, wrapped, capsys):
+    model, original = dinov3(name, biased)
+    state = original if layers is None else as_transformers(original, layers)
+    encoder = fresh(Backbone(encoder=name, channels=3, options=SMALL_V3)).eval()
+    report = load_weights(encoder, published.prefixed(state, wrapped), name="w")
+    assert (report.missing, report.misfits) == ((), ())
+    slices = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        tokens = encoder.tokens(slices)
+        expected = model.set_input_size((64, 96)) or model.forward_features(slices)
+    torch.testing.assert_close(torch.cat((tokens.prefix, tokens.patches), 1), expected, atol=1e-5, rtol=1e-4)
+    assert capsys.readouterr().out == ""
+
+
+def test_biases_that_an_architecture_has_no_place_for_are_not_lost_in_silence():
+    _, original = dinov3("vit_small_patch16_dinov3_qkvb", biased=True)
+    plain = fresh(Backbone(encoder="vit_small_patch16_dinov3", channels=3, options=SMALL_V3))
+    with pytest.raises(WeightsError, match=r"qkv\.bias is not zero.* has no biases there: use .*_dinov3_qkvb'$"):
+        load_weights(plain, original, name="w")
+
+
 def test_position_embeddings_are_brought_to_the_input_size_and_the_report_says_so():
     state = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=0).state_dict()
     encoder = fresh(Backbone(encoder="vit_tiny_patch16_224", channels=3, options={"depth": 3, "img_size": 64}))
