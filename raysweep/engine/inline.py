@@ -65,9 +65,11 @@ class InlineExecutor:
                 ranks=launch.ranks(stage),
                 beat=beat,
             )
-            for progress in logged(run, stage, launch.log_context(stage), launch.store, log_format()):
+            reports = logged(run, stage, launch.log_context(stage), launch.store, log_format())
+            for progress in reports:
                 launch.progress(stage, progress)
                 if launch.prunes(stage, progress):
+                    reports.close()  # the training state that its curve is taken from is written by then
                     launch.stopped(stage, progress)
                     publish_curve(stage, launch.store, progress.epoch)
                     return

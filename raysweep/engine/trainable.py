@@ -7,7 +7,7 @@ import gc
 import json
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from functools import cache, partial
 from importlib import import_module
@@ -138,7 +138,7 @@ class StageTrainable(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Load nothing: the stage continues from its own training state."""
 
-    def _stage(self, thread: StageThread) -> partial[Iterator[Progress]]:
+    def _stage(self, thread: StageThread) -> partial[Generator[Progress, None, None]]:
         settings = self._settings
         module, _, function = settings["runner"].partition(":")
         _count_staged_bytes()

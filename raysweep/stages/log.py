@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,7 @@ def logged(
     context: Mapping[str, Any],
     store: Store,
     format_: LogFormat = "text",
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Run a stage, with a line at its begin, every epoch and its end, and what libraries say between."""
     log = logging.getLogger(STAGE)
     path = store.log_path(stage.id, time.time(), context["attempt"])
