@@ -57,14 +57,27 @@ def measurement_of(runs: Mapping[str, Sequence[Probed]]) -> Measurement:
 
 def _finding(rows: list[dict[str, Any]]) -> str:
     both = [row["method"] for row in rows if min(row["linear gain"], row["kNN gain"]) > 0]
-    failing = {probe: [row["method"] for row in rows if row[f"{probe} gain"] <= 0] for probe in ("linear", "kNN")}
+    failing = {probe: [row["method"] for row in rows if row[f"{probe} gain"] <= 0] for probe in PROBES}
+    unsure = {
+        probe: [row["method"] for row in rows if 0 < row[f"{probe} gain"] < _least(row, probe)] for probe in PROBES
+    }
     better = {probe: len(rows) - len(names) for probe, names in failing.items()}
-    said = [f"{probe}: {', '.join(names)}" for probe, names in failing.items() if names]
     return (
         f"Of {len(rows)} methods {better['kNN']} raise the Dice of the nearest neighbours on held-out patients, "
         f"{better['linear']} that of the linear probe, {len(both)} both."
-        + (f" Not better than the random encoder by the {'; by the '.join(said)}." if said else "")
+        + _said("Not better than the random encoder", failing)
+        + _said("Better by less than two standard errors", unsure)
     )
+
+
+def _least(row: Mapping[str, Any], probe: str) -> float:
+    """Return the gain from which on it is two standard errors; 0 for a single seed."""
+    return 2 * float(row[f"{probe} +-"] or 0)
+
+
+def _said(what: str, methods: Mapping[str, Sequence[str]]) -> str:
+    parts = [f"{probe}: {', '.join(names)}" for probe, names in methods.items() if names]
+    return f" {what} by the {'; by the '.join(parts)}." if parts else ""
 
 
 def _as_built_finding(runs: Mapping[str, Sequence[Probed]]) -> str:
