@@ -51,7 +51,14 @@ _DINOV3 = (
     (re.compile(r"\.attention\.o_proj\."), ".attn.proj."),
     (re.compile(r"\.layer_scale([12])\.lambda1$"), r".ls\1.gamma"),
 )
-_MLP = {False: {"up_proj": "fc1", "down_proj": "fc2"}, True: {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}}
+_MLP = {
+    False: ((re.compile(r"\.mlp\.up_proj\."), ".mlp.fc1."), (re.compile(r"\.mlp\.down_proj\."), ".mlp.fc2.")),
+    True: (
+        (re.compile(r"\.mlp\.gate_proj\."), ".mlp.w1."),
+        (re.compile(r"\.mlp\.up_proj\."), ".mlp.w2."),
+        (re.compile(r"\.mlp\.down_proj\."), ".mlp.w3."),
+    ),
+}
 """Layers between attentions, without and with a gate."""
 _SEPARATE = re.compile(r"(?P<block>blocks\.\d+)\.attention\.(?P<part>[qkv])_proj\.(?P<leaf>weight|bias)")
 _QKV = re.compile(r"(?P<block>.*blocks\.\d+)\.attention\.attention\.(?P<part>query|key|value)\.(?P<leaf>weight|bias)")
@@ -185,22 +192,7 @@ def _is_dinov2(state: Mapping[str, Tensor]) -> bool:
 
 def _from_dinov2(state: Mapping[str, Tensor]) -> State:
     """Convert the DINOv2 vision transformer of the transformers library, as RAD-DINO publishes it."""
-    key = next(key for key in state if key.endswith("embeddings.patch_embeddings.projection.weight"))
-    root = key.removesuffix("embeddings.patch_embeddings.projection.weight")
-    converted: State = {}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        name = key.removeprefix(root)
-        for pattern, replacement in _DINOV2:
-            name = pattern.sub(replacement, name)
-        if match := _QKV.fullmatch(name):
-            parts.setdefault(f"{match['block']}.attn.qkv.{match['leaf']}", {})[match["part"]] = value
-        else:
-            converted[name] = value
-    for name, found in parts.items():
-        if len(found) == 3:  # an incomplete one stays missing, and is reported
-            converted[name] = torch.cat([found["query"], found["key"], found["value"]])
-    return converted
+    return _renamed(state, "embeddings.patch_embeddings.projection.weight", _DINOV2, _QKV, ("query", "key", "value"))
 
 
 def _is_dinov3(state: Mapping[str, Tensor]) -> bool:
@@ -214,25 +206,43 @@ def _from_dinov3(state: Mapping[str, Tensor]) -> State:
 
     Source: modeling_dinov3_vit of transformers 4.56 and 5; facebookresearch/dinov3.
     """
-    root = next(key for key in state if key.endswith("embeddings.register_tokens"))
-    root = root.removesuffix("embeddings.register_tokens")
     mlp = _MLP[any(".mlp.gate_proj." in key for key in state)]
+    return _renamed(state, "embeddings.register_tokens", _DINOV3 + mlp, _SEPARATE, ("q", "k", "v"))
+
+
+def _renamed(
+    state: Mapping[str, Tensor],
+    landmark: str,
+    patterns: tuple[tuple[re.Pattern[str], str], ...],
+    separate: re.Pattern[str],
+    parts: tuple[str, str, str],
+) -> State:
+    """Rename a transformer's tensors, and join what it has apart for queries, keys and values.
+
+    Args:
+        state: tensors by name.
+        landmark: a name that it has; what stands before it is cut off all names.
+        patterns: what to replace, one after another.
+        separate: matches renamed tensors to join, with ``block``, ``part`` and ``leaf``.
+        parts: the queries', keys' and values' ``part``.
+    """
+    root = next(key for key in state if key.endswith(landmark)).removesuffix(landmark)
     converted: State = {}
-    parts: dict[str, dict[str, Tensor]] = {}
+    apart: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         name = key.removeprefix(root)
-        for pattern, replacement in _DINOV3:
+        for pattern, replacement in patterns:
             name = pattern.sub(replacement, name)
-        name = re.sub(r"\.mlp\.(\w+_proj)\.", lambda match: f".mlp.{mlp.get(match[1], match[1])}.", name)
-        if match := _SEPARATE.fullmatch(name):
-            parts.setdefault(f"{match['block']}.attn.qkv.{match['leaf']}", {})[match["part"]] = value
+        if match := separate.fullmatch(name):
+            apart.setdefault(f"{match['block']}.attn.qkv.{match['leaf']}", {})[match["part"]] = value
         else:
             converted[name] = value
-    for name, found in parts.items():
-        if name.endswith("bias") and {"q", "v"} <= found.keys():
-            found.setdefault("k", torch.zeros_like(found["q"]))  # keys have none
-        if len(found) == 3:  # an incomplete one stays missing, and is reported
-            converted[name] = torch.cat([found[part] for part in "qkv"])
+    of_queries, of_keys, of_values = parts
+    for name, found in apart.items():
+        if name.endswith(".bias") and found.keys() == {of_queries, of_values}:
+            found[of_keys] = torch.zeros_like(found[of_queries])  # DINOv3's keys have none
+        if len(found) == len(parts):  # an incomplete one stays missing, and is reported
+            converted[name] = torch.cat([found[part] for part in parts])
     return converted
 
 
