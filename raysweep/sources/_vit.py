@@ -106,7 +106,7 @@ def _rotations(vit: PlainTransformer, grid: tuple[int, int], kept: Tensor | None
     table: Tensor = rope.get_embed(shape=list(grid))  # (N, F), or of learnt frequencies (blocks, heads, N, F)
     if kept is not None:  # (B, 1, K, F), or (blocks, B, heads, K, F)
         table = table[..., kept, :]
-        table = table.transpose(1, 2) if table.ndim == 5 else table[:, None]
+        table = table.transpose(1, 2) if vit.rope_mixed else table[:, None]
     return table.unbind() if vit.rope_mixed else [table] * len(vit.blocks)
 
 

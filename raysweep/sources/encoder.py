@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -14,11 +14,10 @@ from raysweep.settings import CONVOLUTIONAL, HIERARCHICAL, TRANSFORMER, Backbone
 from raysweep.sources._vit import PlainTransformer, Tokens, patch_size, vit_tokens
 
 _NUM_VIT_MAPS = 3
-_WHOLE = {"timm.models.vision_transformer", "timm.models.eva"}
+_WHOLE = {transformer.__module__ for transformer in get_args(PlainTransformer)}
 """Modules of plain transformers, which timm would deprive of their final normalisation."""
 _ANY_SIZE: dict[str, dict[str, Any]] = {
-    "timm.models.vision_transformer": {"dynamic_img_size": True},
-    "timm.models.eva": {"dynamic_img_size": True},
+    **{module: {"dynamic_img_size": True} for module in _WHOLE},
     "timm.models.swin_transformer": {"strict_img_size": False},
     "timm.models.swin_transformer_v2": {"strict_img_size": False},
 }
